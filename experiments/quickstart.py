@@ -1,0 +1,19 @@
+"""The main job in miniature: MF, FW and MIM on the synthetic twin of BigEarthNet-MM, a country a client.
+
+Command: mmfl-jax run quickstart
+"""
+
+from mmfl_jax import Study
+
+study = Study(
+    name="quickstart",
+    archive="twin",
+    image_size=32,
+    samples=4000,
+    partition="ds2",
+    algorithm="mf+fw+mim",
+    encoder="resnet8",
+    rounds=20,
+    local_epochs=1,
+    batch_size=16,
+)

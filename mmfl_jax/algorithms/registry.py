@@ -1,0 +1,63 @@
+"""Algorithms by name: a base, and modules joined to it by ``+``."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import optax
+
+from mmfl_jax.algorithms.algorithm import Algorithm, federated_averaging
+from mmfl_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """Describe an algorithm.
+
+    Attributes:
+      summary: one line for ``mmfl-jax list algorithms``.
+      design: of the model: ``modality``, ``unified`` or ``separate``.
+      whitening: whether FW is on.
+      mim: whether MIM is on.
+      make: ``server optimizer -> Algorithm``.
+    """
+
+    summary: str
+    design: str = "modality"
+    whitening: bool = False
+    mim: bool = False
+    make: Callable[[optax.GradientTransformation], Algorithm] = federated_averaging
+
+
+_ENTRIES: dict[str, Entry] = {
+    "unified": Entry("FedAvg of one encoder over all channels, zeros for a missing modality", design="unified"),
+    "separate": Entry("FedAvg of one model per modality, logits averaged at the end", design="separate"),
+    "mf": Entry("multi-modal fusion: an encoder per modality, averaged over its holders; a shared head"),
+    "mf+fw": Entry("MF with feature whitening", whitening=True),
+    "mf+mim": Entry("MF with mutual information maximization", mim=True),
+    "mf+fw+mim": Entry("the full framework: MF, FW and MIM", whitening=True, mim=True),
+}
+
+
+def algorithms() -> dict[str, Entry]:
+    """Return every algorithm by name."""
+    return dict(_ENTRIES)
+
+
+def register(name: str, entry: Entry) -> None:
+    """Add an algorithm under ``name``, for studies and the command line."""
+    _ENTRIES[name] = entry
+
+
+def find(name: str) -> Entry:
+    """Return the algorithm ``name``; the order of modules joined by ``+`` does not matter.
+
+    Raises:
+      UserError: for an unknown name.
+    """
+    by_parts = {frozenset(known.split("+")): entry for known, entry in _ENTRIES.items()}
+    entry = by_parts.get(frozenset(name.lower().split("+")))
+    if entry is None:
+        raise UserError(f"--algorithm {name!r} is unknown; one of {', '.join(_ENTRIES)}")
+    return entry

@@ -1,0 +1,140 @@
+"""Archives: samples with images by modality at their own size, labels and attributes, read lazily.
+
+``open`` takes a short reference, ``KIND`` or ``KIND:LOCATION``. A further kind is one function::
+
+    @register("tiles", "tiles:DIR  a folder per modality and labels of the same file names")
+    def open_tiles(location: str, options: OpenOptions) -> Archive: ...
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mmfl_jax.archives.base import Archive, ModalitySpec, Subset, choose, random_subset
+from mmfl_jax.errors import UserError
+
+__all__ = ["Archive", "ModalitySpec", "OpenOptions", "Subset", "archives", "attribute", "open", "register"]
+
+
+@dataclass(frozen=True)
+class OpenOptions:
+    """Hold how an archive is to be read; the arguments of ``open`` say what each is."""
+
+    modalities: tuple[str, ...] | None = None
+    image_size: int | None = None
+    samples: int | None = None
+    bands: int = 10
+    resampling: str = "bilinear"
+    seed: int = 0
+
+
+Opener = Callable[[str, OpenOptions], Archive]
+_KINDS: dict[str, tuple[str, Opener]] = {}
+
+
+def register(kind: str, description: str) -> Callable[[Opener], Opener]:
+    """Add a kind of archive: decorate the function that opens ``kind:location`` with the given options."""
+
+    def add(opener: Opener) -> Opener:
+        _KINDS[kind] = description, opener
+        return opener
+
+    return add
+
+
+def archives() -> dict[str, str]:
+    """Return the kinds of archives there are, each with a line that describes it."""
+    return {kind: description for kind, (description, _) in _KINDS.items()}
+
+
+def open(
+    reference: str,
+    *,
+    modalities: Sequence[str] | None = None,
+    image_size: int | None = None,
+    samples: int | None = None,
+    bands: int = 10,
+    resampling: str = "bilinear",
+    seed: int = 0,
+) -> Archive:
+    """Open an archive by its short reference.
+
+    Args:
+        reference: ``twin``, ``bigearthnet:DIR``, ``arrays:FILE.npz``, or a kind that was registered.
+        modalities: which to read, in which order; all by default.
+        image_size: height and width to bring images to; their own by default.
+        samples: for the twin how many to make (4,000 by default), else at most so many, drawn at random.
+        bands: of Sentinel-2: 10, or 12 with the two of 60 m.
+        resampling: ``bilinear`` or ``nearest``, for bands coarser than the image.
+        seed: of the twin's images and of the drawn samples.
+
+    Raises:
+        UserError: a kind, location, modality or option that does not exist.
+    """
+    if bands not in (10, 12):
+        raise UserError(f"bands {bands}: Sentinel-2 patches are read with 10 or 12 bands")
+    choose(resampling, ("bilinear", "nearest"), "resampling")
+    if image_size is not None and image_size < 8:
+        raise UserError(f"image_size {image_size}: at least 8 pixels are needed")
+    if samples is not None and samples < 1:
+        raise UserError(f"samples {samples}: at least 1 is needed")
+    names = None if modalities is None else tuple(modalities)
+    options = OpenOptions(names, image_size, samples, bands, resampling, seed)
+    kind, _, location = reference.partition(":")
+    return _KINDS[choose(kind, _KINDS, "kind of archive")][1](location, options)
+
+
+def attribute(archive: Archive, name: str) -> np.ndarray:
+    """Return one attribute of every sample, [samples]; raise UserError that lists those there are."""
+    return archive.attribute(name)
+
+
+@register("twin", "twin  synthetic BigEarthNet-MM (Sentinel-1/2, 19 classes, ten countries), made on the fly")
+def _open_twin(location: str, options: OpenOptions) -> Archive:
+    from mmfl_jax.archives.twin import Twin
+
+    if location:
+        raise UserError(f"twin:{location}: the twin has no location; write twin, and its size and seed as options")
+    return Twin(
+        samples=4000 if options.samples is None else options.samples,
+        modalities=options.modalities,
+        image_size=options.image_size or 120,
+        bands=options.bands,
+        seed=options.seed,
+    )
+
+
+@register("bigearthnet", "bigearthnet:DIR  BigEarthNet-MM v1 or v2 as published, one folder a patch")
+def _open_bigearthnet(location: str, options: OpenOptions) -> Archive:
+    from mmfl_jax.archives.bigearthnet import BigEarthNet
+
+    archive = BigEarthNet(
+        _located("bigearthnet:DIR", location),
+        modalities=options.modalities,
+        image_size=options.image_size or 120,
+        bands=options.bands,
+        resampling=options.resampling,
+    )
+    return random_subset(archive, options.samples, options.seed)
+
+
+@register("arrays", "arrays:FILE.npz  NumPy arrays of any shape with `label`, NaN for missing values")
+def _open_arrays(location: str, options: OpenOptions) -> Archive:
+    from mmfl_jax.archives.arrays import Arrays
+
+    archive = Arrays(
+        _located("arrays:FILE.npz", location),
+        modalities=options.modalities,
+        image_size=options.image_size,
+        resampling=options.resampling,
+    )
+    return random_subset(archive, options.samples, options.seed)
+
+
+def _located(form: str, location: str) -> str:
+    if not location:
+        raise UserError(f"archive {form.partition(':')[0]!r}: a location is missing; write {form}")
+    return location

@@ -1,0 +1,150 @@
+"""What an archive is: samples with images by modality, labels and attributes."""
+
+from __future__ import annotations
+
+import abc
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mmfl_jax.errors import UserError
+
+
+@dataclass(frozen=True)
+class ModalitySpec:
+    """Describe one kind of image of a place.
+
+    Attributes:
+        shape: of one sample: (height, width, channels) of an image, (time, channels) of a series,
+            (features,) of a vector.
+        channels: names of the last axis.
+        mean, std: float32 [channels], the archive's published statistics in raw physical units; None where
+            none are published, and they have to be taken from training samples.
+    """
+
+    shape: tuple[int, ...]
+    channels: tuple[str, ...]
+    mean: np.ndarray | None = None
+    std: np.ndarray | None = None
+
+
+class Archive(abc.ABC):
+    """Give random access to samples that are read only when asked for.
+
+    Attributes:
+        name: kind of archive, as in its reference.
+        task: ``multilabel`` or ``multiclass``.
+        class_names: in the order of the labels.
+        modalities: name to specification, in order.
+        labels: uint8 [samples, classes] of 0 and 1 (multilabel) or int32 [samples] (multiclass).
+        attributes: name to [samples] of strings or numbers.
+        splits: [samples] of ``train``, ``validation`` or ``test`` where the archive has an official split, else None.
+        notes: what else ``describe`` says, such as how many patches were left out and why.
+    """
+
+    name: str
+    task: str
+    class_names: tuple[str, ...]
+    modalities: dict[str, ModalitySpec]
+    labels: np.ndarray
+    attributes: dict[str, np.ndarray]
+    splits: np.ndarray | None
+    notes: dict[str, Any]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @abc.abstractmethod
+    def read(self, modality: str, indices: np.ndarray) -> np.ndarray:
+        """Read one modality of the given samples.
+
+        Args:
+            modality: a name of ``modalities``.
+            indices: int [n], in any order, repeats allowed.
+
+        Returns:
+            float32 [n, *shape] in raw physical units (dB, reflectance x 10,000, ...); NaN is a missing value.
+
+        Raises:
+            UserError: a modality that the archive lacks, an index out of range, a file that cannot be read.
+        """
+
+    def attribute(self, name: str) -> np.ndarray:
+        """Return one attribute of every sample, [samples]; raise UserError that lists those there are."""
+        return self.attributes[choose(name, self.attributes, f"attribute of archive {self.name}")]
+
+    def describe(self) -> dict[str, Any]:
+        """Return what the archive holds, small enough for JSON."""
+        return {
+            "name": self.name,
+            "samples": len(self),
+            "task": self.task,
+            "classes": list(self.class_names),
+            "modalities": {
+                name: {"shape": list(spec.shape), "channels": list(spec.channels)}
+                for name, spec in self.modalities.items()
+            },
+            "attributes": {name: len(np.unique(values)) for name, values in self.attributes.items()},
+            "splits": None if self.splits is None else dict(zip(*map(np.ndarray.tolist, _counts(self.splits)))),
+            **self.notes,
+        }
+
+    def checked(self, modality: str, indices: np.ndarray) -> np.ndarray:
+        """Return ``indices`` as int64 [n] once the modality and the range are known to be right."""
+        choose(modality, self.modalities, f"modality of archive {self.name}")
+        indices = np.asarray(indices, dtype=np.int64).reshape(-1)
+        if indices.size and not 0 <= indices.min() <= indices.max() < len(self):
+            wrong = indices[(indices < 0) | (indices >= len(self))][0]
+            raise UserError(f"index {wrong}: archive {self.name} has samples 0 to {len(self) - 1}")
+        return indices
+
+
+class Subset(Archive):
+    """Show some samples of another archive, in the given order."""
+
+    def __init__(self, archive: Archive, indices: np.ndarray):
+        self._archive, self._indices = archive, np.asarray(indices, dtype=np.int64)
+        self.name, self.task, self.class_names = archive.name, archive.task, archive.class_names
+        self.modalities = archive.modalities
+        self.labels = archive.labels[self._indices]
+        self.attributes = {name: values[self._indices] for name, values in archive.attributes.items()}
+        self.splits = None if archive.splits is None else archive.splits[self._indices]
+        self.notes = archive.notes | {"subset_of": len(archive)}
+
+    def read(self, modality: str, indices: np.ndarray) -> np.ndarray:
+        """Read from the archive that this is a part of."""
+        return self._archive.read(modality, self._indices[self.checked(modality, indices)])
+
+
+def random_subset(archive: Archive, samples: int | None, seed: int) -> Archive:
+    """Take at most ``samples`` samples at random, kept in the archive's own order."""
+    if samples is None or samples >= len(archive):
+        return archive
+    return Subset(archive, np.sort(np.random.default_rng(seed).permutation(len(archive))[:samples]))
+
+
+def choose(name: str, known: Iterable[str], what: str) -> str:
+    """Return ``name`` if it is known, else raise UserError that lists what is and guesses what was meant."""
+    known = list(known)
+    if name in known:
+        return name
+    close = difflib.get_close_matches(str(name).lower(), [k.lower() for k in known], n=1)
+    meant = next((f" (did you mean {k}?)" for k in known if close and k.lower() == close[0]), "")
+    raise UserError(f"{name!r} is no {what}{meant}; there are: {', '.join(known) or 'none'}")
+
+
+def choose_modalities(wanted: Sequence[str] | None, known: Iterable[str], archive: str) -> tuple[str, ...]:
+    """Return the modalities to read, in the wanted order; all known ones where none are named."""
+    known = list(known)
+    names = tuple(choose(name, known, f"modality of {archive}") for name in (known if wanted is None else wanted))
+    if not names or len(set(names)) != len(names):
+        raise UserError(f"modalities {list(names)}: name each modality once, at least one of: {', '.join(known)}")
+    return names
+
+
+def _counts(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    names, counts = np.unique(values, return_counts=True)
+    return names, counts

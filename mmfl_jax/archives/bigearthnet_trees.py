@@ -1,0 +1,268 @@
+"""Find the patches of a BigEarthNet tree, pair them, and gather their labels, countries and splits."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mmfl_jax.archives import bigearthnet_nomenclature as nomenclature
+from mmfl_jax.errors import UserError
+
+FLAGGED = "metadata_for_patches_with_snow_cloud_or_shadow.parquet"
+V1_FLAGGED = ("patches_with_seasonal_snow.csv", "patches_with_cloud_and_shadow.csv")
+V1_SPLITS = {"train": "train.csv", "validation": "val.csv", "test": "test.csv"}
+THREADS = min(16, 4 * (os.cpu_count() or 1))
+
+
+@dataclass
+class PatchTable:
+    """Hold what is known of the patches of a tree, a row each, before any image is read."""
+
+    folders: dict[str, list[str]]
+    """Modality to the folder of each patch."""
+    labels: np.ndarray
+    patch_id: list[str]
+    country: list[str]
+    season: list[str]
+    split: list[str] | None
+    notes: dict[str, int | str]
+
+
+def scan_v2(directory: Path, folders: dict[str, Path]) -> PatchTable:
+    """Keep the rows of ``metadata.parquet`` whose patches are in the tree; one listing a scene, none a patch."""
+    table = _read_metadata(directory / "metadata.parquet")
+    names = {"s2": table["patch_id"].to_pylist(), "s1": table["s1_name"].to_pylist()}
+    trees = {modality: _scenes(folder) for modality, folder in folders.items()}
+    present = {modality: np.array([name in tree for name in names[modality]]) for modality, tree in trees.items()}
+    keep = np.logical_and.reduce(list(present.values()))
+    # Patches of the tree without a row are those flagged for snow or cloud, or strangers to the archive.
+    listed = {modality: int(rows.sum()) for modality, rows in present.items()}
+    notes: dict[str, Any] = {
+        "version": "v2",
+        "left_out_without_metadata": {modality: len(tree) - listed[modality] for modality, tree in trees.items()},
+    }
+    _check_patches(directory, trees, listed)
+    _check_pairs(directory, listed, int(keep.sum()), notes)
+    rows = np.flatnonzero(keep)
+    labels = _v2_labels(table, directory / "metadata.parquet")[rows]
+    kept = table.select(["patch_id", "country", "split"]).take(rows)
+    patch_id = kept["patch_id"].to_pylist()
+    result = PatchTable(
+        folders={modality: [trees[modality][names[modality][row]] for row in rows] for modality in trees},
+        labels=labels,
+        patch_id=patch_id,
+        country=kept["country"].to_pylist(),
+        season=[nomenclature.season(name.split("_")[2]) for name in patch_id],
+        split=kept["split"].to_pylist(),
+        notes=notes,
+    )
+    return _select(directory, result, {"left_out_without_label": labels.any(1)})
+
+
+def scan_v1(directory: Path, folders: dict[str, Path]) -> PatchTable:
+    """Read the json of every patch; Sentinel-1's says which Sentinel-2 patch is its pair."""
+    trees = {modality: _patches(folder) for modality, folder in folders.items()}
+    _check_patches(directory, trees, {modality: len(tree) for modality, tree in trees.items()})
+    first = "s1" if "s1" in trees else "s2"
+    with ThreadPoolExecutor(THREADS) as pool:
+        records = dict(zip(trees[first], pool.map(_read_json, trees[first].values()), strict=True))
+    notes: dict[str, Any] = {"version": "v1"}
+    # name of the Sentinel-2 patch -> name of the patch whose json was read
+    read = {_s2_name(name, record, trees[first][name]): name for name, record in records.items()}
+    rows = [name for name in read if name in trees.get("s2", read)]
+    _check_pairs(directory, {modality: len(tree) for modality, tree in trees.items()}, len(rows), notes)
+    rows.sort()
+    countries = _v1_countries(directory)
+    split = _v1_splits(directory)
+    flagged = _v1_flagged(directory)
+    labels = np.stack([_v1_labels(records[read[name]], trees[first][read[name]]) for name in rows])
+    sources = [read[name] if first == "s1" else records[name].get("tile_source", "") for name in rows]
+    places = [tuple(int(number) for number in name.split("_")[-2:]) for name in rows]
+    result = PatchTable(
+        folders={m: [tree[read[name] if m == first else name] for name in rows] for m, tree in trees.items()},
+        labels=labels,
+        patch_id=rows,
+        country=[
+            countries.get(name) or nomenclature.country_of_tile(nomenclature.tile_of(source), *place)
+            for name, source, place in zip(rows, sources, places, strict=True)
+        ],
+        season=[nomenclature.season(name.split("_")[2]) for name in rows],
+        split=None if split is None else [split.get(name, "") for name in rows],
+        notes=notes,
+    )
+    return _select(
+        directory,
+        result,
+        {
+            "left_out_without_label": labels.any(1),
+            "left_out_snow_cloud_shadow": np.array([name not in flagged for name in rows]),
+            "left_out_not_in_split": np.array([split is None or name in split for name in rows]),
+        },
+    )
+
+
+def _select(directory: Path, table: PatchTable, rules: dict[str, Any]) -> PatchTable:
+    """Keep the rows that every rule keeps, and note how many each rule left out."""
+    table.notes.update({name: int((~keep).sum()) for name, keep in rules.items()})
+    rows = np.flatnonzero(np.logical_and.reduce(list(rules.values())))
+    if not len(rows):
+        raise UserError(f"{directory}: no patch is left of {len(table.labels)} ({table.notes}); the archive is empty")
+
+    def take(column: Sequence[str]) -> list[str]:
+        return [column[row] for row in rows.tolist()]
+
+    return PatchTable(
+        {modality: take(column) for modality, column in table.folders.items()},
+        table.labels[rows],
+        take(table.patch_id),
+        take(table.country),
+        take(table.season),
+        None if table.split is None else take(table.split),
+        table.notes,
+    )
+
+
+def _check_patches(directory: Path, trees: dict[str, dict[str, str]], listed: dict[str, int]) -> None:
+    for modality, tree in trees.items():
+        if not tree:
+            raise UserError(f"{directory}: the archive is empty, no {modality} patch was found")
+        if not listed[modality]:
+            raise UserError(
+                f"{directory}: none of the {len(tree)} {modality} patches has a row in metadata.parquet, "
+                f"such as {next(iter(tree))}; snow and cloud patches have none"
+            )
+
+
+def _check_pairs(directory: Path, counts: dict[str, int], pairs: int, notes: dict[str, Any]) -> None:
+    if len(counts) < 2:
+        return
+    unpaired = sum(counts.values()) - 2 * pairs
+    notes["left_out_unpaired"] = unpaired
+    if not pairs:
+        alone = {modality: count - pairs for modality, count in counts.items()}
+        raise UserError(
+            f"{directory}: unpaired, 100 % of its patches ({alone['s1']} of s1, {alone['s2']} of s2) lack their "
+            "counterpart; add it, or read one modality alone (modalities s1 or s2)"
+        )
+    notes["unpaired_share"] = round(unpaired / sum(counts.values()), 4)
+
+
+def _patches(folder: Path | str) -> dict[str, str]:
+    """Return name to path of a folder's patches or scenes, by name; what else lies there is passed over."""
+    with os.scandir(folder) as entries:
+        found = [
+            (entry.name, entry.path) for entry in entries if entry.name.startswith(("S1", "S2")) and entry.is_dir()
+        ]
+    return dict(sorted(found))
+
+
+def _scenes(folder: Path) -> dict[str, str]:
+    with ThreadPoolExecutor(THREADS) as pool:
+        scenes = pool.map(_patches, _patches(folder).values())
+        return {name: path for scene in scenes for name, path in scene.items()}
+
+
+def _read_metadata(path: Path) -> Any:
+    import pyarrow
+    import pyarrow.parquet
+
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; v2 of BigEarthNet keeps its labels there")
+    wanted = ["patch_id", "labels", "split", "country", "s1_name", "s2v1_name"]
+    try:
+        table = pyarrow.parquet.read_table(path)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise UserError(f"{path}: cannot be read as a parquet file ({str(error).splitlines()[0]})") from error
+    if missing := [name for name in wanted if name not in table.column_names]:
+        raise UserError(f"{path}: column {missing[0]!r} is missing; found: {', '.join(table.column_names)}")
+    return table.select(wanted)
+
+
+def _v2_labels(table: Any, path: Path) -> np.ndarray:
+    """Return uint8 [rows, 19] from the column of lists, by its distinct labels rather than row by row."""
+    lists = table["labels"].combine_chunks()
+    coded = lists.flatten().dictionary_encode()
+    lengths = np.array(lists.value_lengths().fill_null(0))
+    codes = []
+    for label in coded.dictionary.to_pylist():
+        try:
+            codes.append(nomenclature.classes_of([label]))
+        except KeyError:
+            raise UserError(f"{path}: label {label!r} is none of BigEarthNet's classes") from None
+    labels = np.zeros((len(lists), len(nomenclature.CLASS_NAMES)), np.uint8)
+    owners = np.repeat(np.arange(len(lists)), lengths)
+    if codes:
+        np.maximum.at(labels, owners, np.stack(codes)[np.array(coded.indices)])
+    return labels
+
+
+def _read_json(folder: str) -> dict[str, Any]:
+    path = _json_path(folder)
+    try:
+        with open(path, encoding="utf-8") as file:
+            record = json.load(file)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; every patch of v1 has one") from None
+    except ValueError as error:
+        raise UserError(f"{path}: cannot be read as json ({error})") from error
+    if not isinstance(record, dict) or not isinstance(record.get("labels"), list):
+        raise UserError(f"{path}: no list of labels; the patch's own json has one")
+    return record
+
+
+def _json_path(folder: str) -> str:
+    return os.path.join(folder, f"{os.path.basename(folder)}_labels_metadata.json")
+
+
+def _s2_name(name: str, record: dict[str, Any], folder: str) -> str:
+    """Return the Sentinel-2 patch that a patch's record belongs to."""
+    if not name.startswith("S1"):
+        return name
+    if "corresponding_s2_patch" not in record:
+        raise UserError(f"{_json_path(folder)}: no corresponding_s2_patch; it says which patches are a pair")
+    return record["corresponding_s2_patch"]
+
+
+def _v1_labels(record: dict[str, Any], folder: str) -> np.ndarray:
+    try:
+        return nomenclature.classes_of(record["labels"])
+    except KeyError as error:
+        raise UserError(f"{_json_path(folder)}: label {error} is none of CORINE's 43 classes in v1") from None
+
+
+def _v1_countries(directory: Path) -> dict[str, str]:
+    """Return Sentinel-2 patch to country from the metadata of v2, where it lies beside."""
+    countries: dict[str, str] = {}
+    for name in ("metadata.parquet", FLAGGED):
+        if (directory / name).is_file():
+            table = _read_metadata(directory / name)
+            countries.update(zip(table["s2v1_name"].to_pylist(), table["country"].to_pylist()))
+    return countries
+
+
+def _v1_splits(directory: Path) -> dict[str, str] | None:
+    """Return Sentinel-2 patch to split from lines of both patches' names, None where there are no such files."""
+    for folder in (directory, directory / "splits"):
+        found = {split: folder / name for split, name in V1_SPLITS.items() if (folder / name).is_file()}
+        if found:
+            return {patch: split for split, path in found.items() for patch in _first_column(path)}
+    return None
+
+
+def _v1_flagged(directory: Path) -> set[str]:
+    """Return the Sentinel-2 patches with seasonal snow, cloud or shadow, by the lists that are there."""
+    paths = [folder / name for folder in (directory, directory / "splits") for name in V1_FLAGGED]
+    return {patch for path in paths if path.is_file() for patch in _first_column(path)}
+
+
+def _first_column(path: Path) -> Iterable[str]:
+    with open(path, newline="", encoding="utf-8") as file:
+        return [line[0].strip() for line in csv.reader(file) if line]

@@ -1,0 +1,78 @@
+"""Checkpoints of the server state, by Orbax: asynchronous, the last ones and the best kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
+
+from mmfl_jax.engine.state import ServerState
+from mmfl_jax.errors import UserError
+
+_SCORE = "score"
+
+
+class Checkpoints:
+    """Save and restore server states in a directory.
+
+    A save is finished by one rename, so a process killed in the middle of it leaves the save before it whole.
+    """
+
+    def __init__(self, directory: Path):
+        self.directory = directory.resolve()
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=AnyPreservationPolicy(
+                [LatestN(n=2), BestN(get_metric_fn=lambda metrics: metrics[_SCORE], n=1)]
+            ),
+            best_fn=lambda metrics: metrics[_SCORE],
+            cleanup_tmp_directories=True,
+        )
+        self._manager = ocp.CheckpointManager(self.directory, options=options)
+
+    def rounds(self) -> list[int]:
+        """Return the rounds that can be restored, in order."""
+        return sorted(self._manager.all_steps())
+
+    def best(self) -> int | None:
+        """Return the round with the best score, None when there is none."""
+        return self._manager.best_step()
+
+    def save(self, round_number: int, state: ServerState, score: float) -> None:
+        """Begin to save ``state``; the arrays are copied before this returns, the writing goes on behind."""
+        if round_number in self._manager.all_steps():
+            return
+        self._manager.save(round_number, args=ocp.args.StandardSave(state), metrics={_SCORE: score})
+
+    def restore(self, like: Any, round_number: int | None = None) -> tuple[int, ServerState]:
+        """Return the round and the state of a checkpoint, the last one by default.
+
+        Args:
+            like: a state of the same structure (arrays or shapes with shardings).
+            round_number: which one.
+
+        Raises:
+            UserError: when there is none, or it is damaged or of another study.
+        """
+        known = self.rounds()
+        if not known:
+            raise UserError(f"{self.directory} holds no finished checkpoint; run without --resume in a new directory")
+        chosen = known[-1] if round_number is None else round_number
+        if chosen not in known:
+            raise UserError(f"{self.directory} holds no checkpoint of round {chosen}; there are {known}")
+        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+        try:
+            state = self._manager.restore(chosen, args=ocp.args.StandardRestore(abstract))
+        except Exception as error:  # Orbax, TensorStore and JSON each raise their own kinds
+            others = [r for r in known if r != chosen]
+            advice = f"delete it to resume from round {others[-1]}" if others else "start again in a new directory"
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+            raise UserError(f"checkpoint {self.directory / str(chosen)} cannot be read ({reason}); {advice}") from error
+        return chosen, state
+
+    def close(self) -> None:
+        """Wait until everything is written."""
+        self._manager.wait_until_finished()
+        self._manager.close()

@@ -1,0 +1,71 @@
+"""What a round costs: bytes over the network, floating-point operations, memory."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from mmfl_jax.engine.local import GroupData, draw_batch, local_step
+from mmfl_jax.engine.program import Program
+from mmfl_jax.engine.round import start
+from mmfl_jax.engine.state import ServerState
+
+_FLOAT = 4
+
+
+def client_bytes(program: Program, state: ServerState, group: int, places: int = 0) -> tuple[int, int]:
+    """Return the bytes that one client of ``group`` sends up and receives down in a round.
+
+    Everything averaged travels as float32 both ways. With MIM by prototypes a client receives those of the other
+    modalities and sends class sums and counts of its own; by places it sends and receives one projection a place.
+
+    Args:
+        program: of the federation.
+        state: gives the shapes.
+        group: the client's group.
+        places: of the client, for MIM by places.
+    """
+    sent_params, sent_stats = program.sent(group)
+    model = sum(state.params[n].size for n in sent_params) + sum(state.stats[n].size for n in sent_stats)
+    up = down = model * _FLOAT
+    relay = program.relay
+    if relay is not None and state.relay:
+        own = [m for m in state.relay if m in program.groups[group]]
+        others = [m for m in state.relay if len(own) > 1 or m not in own]
+        slots = places if relay.source == "places" else len(state.relay[relay.modalities[0]]["known"])
+        up += len(own) * slots * (relay.size + 1) * _FLOAT
+        down += len(others) * slots * relay.size * _FLOAT
+    return up, down
+
+
+def step_flops(program: Program, state: ServerState, data: tuple[GroupData, ...], group: int) -> float:
+    """Return the floating-point operations of one local step of one client, as XLA counts them (nan if it does not).
+
+    The step stands alone here: inside the round's loops XLA would count a body once, whatever its trips.
+    """
+
+    def step(state: ServerState, data: GroupData) -> Any:
+        private = {n: v[0] for n, v in state.clients[group].items()}
+        local = start(program, state, group, private)
+        batch = draw_batch(data, jnp.int32(0), jnp.uint32(0), jnp.int32(0), program.batch_size)
+        return local_step(program, group, local.params, local, batch, state.relay, program.learning_rate(state.round))
+
+    analysis = jax.jit(step).lower(*jax.tree.map(shape_of, (state, data[group]))).cost_analysis()
+    return float((analysis or {}).get("flops", math.nan))
+
+
+def shape_of(x: Any) -> jax.ShapeDtypeStruct:
+    """Return the shape and type of an array."""
+    return jax.ShapeDtypeStruct(x.shape, x.dtype)
+
+
+def peak_memory(compiled: Any) -> int | None:
+    """Return the bytes that a compiled function needs at most on a device: arguments, results, temporaries."""
+    analysis = compiled.memory_analysis()
+    if analysis is None:
+        return None
+    held = analysis.argument_size_in_bytes + analysis.output_size_in_bytes - analysis.alias_size_in_bytes
+    return int(held + analysis.temp_size_in_bytes)

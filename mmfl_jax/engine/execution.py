@@ -1,0 +1,165 @@
+"""Where the samples of a round are: all of them on the device, or streamed to it in waves of clients."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from mmfl_jax.engine.data import Normalizer
+from mmfl_jax.engine.local import GroupData, Placed
+from mmfl_jax.engine.plan import GroupPlan, Planner
+from mmfl_jax.engine.program import Program
+from mmfl_jax.engine.round import AXIS, finish, make_round, train_cohort
+from mmfl_jax.engine.state import ServerState
+from mmfl_jax.federation import Federation
+
+Array = jax.Array
+Members = list[np.ndarray]
+Cost = dict[str, Any]
+
+
+class Resident:
+    """Run rounds with all samples on the device: one jitted function a round.
+
+    Args:
+      program: what is computed.
+      mesh: the devices.
+      planner: lays cohorts into chunks.
+      data: the samples of every group, in host memory.
+    """
+
+    def __init__(self, program: Program, mesh: Mesh, planner: Planner, data: tuple[GroupData, ...]):
+        self.mesh, self.planner = mesh, planner
+        self.data = jax.device_put(data, NamedSharding(mesh, P()))
+        self._round = make_round(program, mesh)
+        self.compiled: Any = None
+
+    def compile(self, state: ServerState, members: Members, key: Array) -> None:
+        """Compile for these shapes; every later round has the same."""
+        self.compiled = self._round.lower(state, self.data, self._plans(members)[0], key).compile()
+
+    def run(self, state: ServerState, members: Members, key: Array) -> tuple[ServerState, dict[str, Array], Cost]:
+        """Return the state after the round of these ``members`` (numbers within each group), metrics and cost."""
+        plans, cost = self._plans(members)
+        state, metrics = self.compiled(state, self.data, plans, key)
+        return state, metrics, cost
+
+    def _plans(self, members: Members) -> tuple[tuple[GroupPlan, ...], Cost]:
+        plans, cost = self.planner.lay(members)
+        return jax.device_put(plans, NamedSharding(self.mesh, P(AXIS))), cost
+
+
+class Streamed:
+    """Run rounds in waves of clients: the host reads the next wave while the device trains this one.
+
+    Args:
+      program: what is computed.
+      mesh: the devices.
+      planner: lays waves into chunks.
+      data: the samples of every group without images, in host memory.
+      federation: gives the sample indices.
+      normalizer: reads images.
+      budget: bytes of images on a device at once; a client that is larger alone has its way.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        mesh: Mesh,
+        planner: Planner,
+        data: tuple[GroupData, ...],
+        federation: Federation,
+        normalizer: Normalizer,
+        budget: int,
+    ):
+        self.mesh, self.planner, self.data = mesh, planner, data
+        self.federation, self.normalizer = federation, normalizer
+        # Two waves are on the device at once: the one that trains and the one that arrives.
+        self.capacity = [self._capacity(g, budget // (2 * len(data))) for g in range(len(data))]
+        self._wave = jax.jit(functools.partial(train_cohort, program, mesh))
+        self._finish = jax.jit(functools.partial(finish, program), donate_argnums=0)
+        self._add = jax.jit(lambda a, b: jax.tree.map(lambda x, y: x + y, a, b), donate_argnums=(0,))
+        self.compiled: Any = None
+
+    def _capacity(self, group: int, budget: int) -> int:
+        shapes = [self.federation.archive.modalities[m].shape for m in self.federation.groups[group].modalities]
+        sample = sum(int(np.prod(shape)) for shape in shapes) * self.normalizer.dtype.itemsize
+        return max(budget // sample, int(self.data[group].sizes.max()))
+
+    def compile(self, state: ServerState, members: Members, key: Array) -> None:
+        """Compile for these shapes; every later wave has the same."""
+        data, plans, _ = self._load([m[:1] for m in members])
+        self.compiled = self._wave.lower(state, data, plans, key).compile()
+
+    def run(self, state: ServerState, members: Members, key: Array) -> tuple[ServerState, dict[str, Array], Cost]:
+        """Return the state after the round of these ``members`` (numbers within each group), metrics and cost."""
+        waves = list(self._waves(members))
+        costs: list[Cost] = []
+        sums = None
+        with ThreadPoolExecutor(1) as reader:
+            pending = reader.submit(self._load, waves[0])
+            for following in [*waves[1:], None]:
+                data, plans, cost = pending.result()
+                if following is not None:
+                    pending = reader.submit(self._load, following)
+                state, wave = self.compiled(state, data, plans, key)
+                sums = wave if sums is None else self._add(sums, wave)
+                costs.append(cost)
+        state, metrics = self._finish(state, sums)
+        steps = sum(c["client_steps"] for c in costs)
+        paid = sum(c["client_steps"] / (1 - c["padding_waste"]) for c in costs)
+        total = {"clients": sum(c["clients"] for c in costs), "client_steps": steps}
+        return state, metrics, {**total, "padding_waste": 1 - steps / paid}
+
+    def _waves(self, members: Members) -> Iterator[Members]:
+        """Yield the cohort in waves, each within every group's capacity."""
+        queues = []
+        for group, chosen in enumerate(members):
+            filled = 0
+            waves: list[list[int]] = [[]]
+            for client in chosen:
+                size = int(self.data[group].sizes[client])
+                if waves[-1] and filled + size > self.capacity[group]:
+                    waves.append([])
+                    filled = 0
+                waves[-1].append(int(client))
+                filled += size
+            queues.append(waves)
+        for i in range(max(map(len, queues))):
+            yield [np.array(waves[i] if i < len(waves) else [], np.int64) for waves in queues]
+
+    def _load(self, members: Members) -> tuple[tuple[GroupData, ...], tuple[GroupPlan, ...], Cost]:
+        """Read the samples of a wave and put them on the devices."""
+        plans, cost = self.planner.lay(members)
+        loaded = tuple(self._load_group(group, chosen) for group, chosen in enumerate(members))
+        data = jax.device_put(loaded, NamedSharding(self.mesh, P()))
+        return data, jax.device_put(plans, NamedSharding(self.mesh, P(AXIS))), cost
+
+    def _load_group(self, group: int, chosen: np.ndarray) -> GroupData:
+        clients, host, capacity = self.federation.groups[group], self.data[group], self.capacity[group]
+        of_client = [np.arange(clients.offsets[i], clients.offsets[i + 1]) for i in chosen]
+        rows = np.concatenate([np.zeros(0, np.int64), *of_client])
+        begins = host.begins.copy()
+        begins[chosen] = np.concatenate([[0], np.cumsum(host.sizes[chosen])])[: len(chosen)]
+
+        def fill(values: Placed) -> np.ndarray:
+            out = np.zeros((capacity, *values.shape[1:]), values.dtype)
+            out[: len(values)] = values
+            return out
+
+        archive = self.federation.archive
+        return dataclasses.replace(
+            host,
+            images={m: fill(self.normalizer.read(archive, m, clients.samples[rows])) for m in clients.modalities},
+            labels=fill(host.labels[rows]),
+            places=None if host.places is None else fill(host.places[rows]),
+            begins=begins,
+        )

@@ -1,0 +1,52 @@
+"""The state that goes from round to round."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mmfl_jax.models.variables import Variables
+
+Array = jax.Array
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class ServerState:
+    """Hold everything a round starts from: a pytree that is donated, checkpointed and resumed.
+
+    Attributes:
+      params: global parameters by name, float32; private ones keep their initial values here.
+      stats: global running moments by name.
+      optimizer: state of the server's optimizer.
+      relay: what MIM's server relays: ``{modality: {"keys": [slots, d], "known": [slots]}}``, empty without MIM.
+      clients: private variables of every client: for each group ``{name: [clients, ...]}``.
+      round: int32, rounds done.
+    """
+
+    params: Variables
+    stats: Variables
+    optimizer: Any
+    relay: dict[str, dict[str, Array]]
+    clients: tuple[Variables, ...]
+    round: Array
+
+
+def digest(params: Variables) -> str:
+    """Return the SHA-256 of the parameters: names, shapes and bytes, in the order of names."""
+    sha = hashlib.sha256()
+    for name in sorted(params):
+        value = np.asarray(jax.device_get(params[name]))
+        sha.update(f"{name} {value.dtype} {value.shape}\n".encode())
+        sha.update(value.tobytes())
+    return sha.hexdigest()
+
+
+def zeros_like(tree: Any) -> Any:
+    """Return float32 zeros of the shapes of ``tree``."""
+    return jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), tree)

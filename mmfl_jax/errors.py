@@ -1,0 +1,8 @@
+"""The one error that a user's mistake raises."""
+
+
+class UserError(Exception):
+    """Name in one line the file, field or option that is wrong, what was found and what would be right.
+
+    The command line prints the line and leaves with exit code 2; ``--debug`` shows the traceback as well.
+    """

@@ -1,0 +1,135 @@
+"""The multi-modal model: an encoder per modality, fusion of the features present, a head, projectors for MIM.
+
+Reconstruction of the framework of Büyüktaş, Sumbul and Demir (arXiv 2503.10262); its details are our choices, each an
+option.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from mmfl_jax.errors import UserError
+from mmfl_jax.models.encoders import make_encoder
+from mmfl_jax.models.fusion import fuse, fused_size
+from mmfl_jax.models.normalization import Normalization
+
+Array = jax.Array
+
+UNIFIED = "unified"
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelDesign:
+    """Say how the model is built.
+
+    Attributes:
+      modalities: shape of a sample of every modality of the federation, in order.
+      outputs: classes.
+      design: ``modality`` (an encoder each, features fused, one head), ``unified`` (one encoder over all channels,
+        zeros for a missing modality) or ``separate`` (an encoder and a head each, logits averaged).
+      fusion: of the features present.
+      encoder: name, or ``auto``.
+      width: of the encoder, 0 for its own.
+      projection: length of MIM's projections, 0 for none.
+      norm: normalisation at each place.
+    """
+
+    modalities: Mapping[str, tuple[int, ...]]
+    outputs: int
+    design: str = "modality"
+    fusion: str = "mean"
+    encoder: str = "auto"
+    width: int = 0
+    projection: int = 0
+    norm: Normalization = dataclasses.field(default_factory=Normalization)
+
+
+class Output(NamedTuple):
+    """Logits ``[batch, classes]``, and per modality L2-normalised projections ``[batch, projection]``, float32."""
+
+    logits: Array
+    projections: dict[str, Array]
+
+
+class Projector(nnx.Module):
+    """Map features to the unit sphere on which modalities are compared: dense, ReLU, dense, L2 norm."""
+
+    def __init__(self, features: int, projection: int, dtype: jnp.dtype | None, rngs: nnx.Rngs):
+        self.hidden = nnx.Linear(features, features, dtype=dtype, rngs=rngs)
+        self.out = nnx.Linear(features, projection, dtype=dtype, rngs=rngs)
+
+    def __call__(self, x: Array) -> Array:
+        """Return unit vectors ``[batch, projection]``, float32."""
+        z = self.out(nnx.relu(self.hidden(x))).astype(jnp.float32)
+        # The floor keeps the gradient finite where a projection is exactly zero.
+        return z * jax.lax.rsqrt(jnp.maximum((z * z).sum(axis=-1, keepdims=True), 1e-12))
+
+
+class MultiModalModel(nnx.Module):
+    """Classify a place from whichever of its modalities are present.
+
+    Args:
+      design: the whole model.
+      held: the modalities this copy has parameters for; a client holds some, the server all.
+      rngs: for the initial weights.
+    """
+
+    def __init__(self, design: ModelDesign, held: tuple[str, ...], rngs: nnx.Rngs):
+        self.design = design
+        shapes = {UNIFIED: _unified_shape(design.modalities)} if design.design == UNIFIED else design.modalities
+        towers = (UNIFIED,) if design.design == UNIFIED else held
+        self.encoders = nnx.Dict(
+            {m: make_encoder(design.encoder, shapes[m], design.width, design.norm, rngs) for m in towers}
+        )
+        sizes = {m: encoder.features for m, encoder in self.encoders.items()}
+        if len(set(sizes.values())) > 1 and design.fusion != "concat" and design.design == "modality":
+            raise UserError(
+                f"--fusion {design.fusion} needs features of one length, but the encoders give {sizes}; "
+                "choose one --encoder for all modalities"
+            )
+        features = next(iter(sizes.values()))
+        dtype = design.norm.dtype
+        if design.projection:
+            self.projectors = nnx.Dict({m: Projector(sizes[m], design.projection, dtype, rngs) for m in towers})
+        if design.design == "modality":
+            size = fused_size(design.fusion, features, len(design.modalities))
+            self.head = nnx.Linear(size, design.outputs, dtype=dtype, rngs=rngs)
+        else:
+            self.heads = nnx.Dict({m: nnx.Linear(sizes[m], design.outputs, dtype=dtype, rngs=rngs) for m in towers})
+
+    def __call__(self, inputs: Mapping[str, Array], train: bool) -> Output:
+        """Return logits and projections from the modalities that ``inputs`` holds, each ``[batch, *shape]``."""
+        design = self.design
+        dtype = design.norm.dtype
+        inputs = {m: x if dtype is None else x.astype(dtype) for m, x in inputs.items()}
+        if design.design == UNIFIED:
+            inputs = {UNIFIED: _stack_channels(inputs, design.modalities)}
+        features = {m: self.encoders[m](x, train) for m, x in inputs.items()}
+        projections = {m: self.projectors[m](f) for m, f in features.items()} if design.projection else {}
+        if design.design == "modality":
+            logits = self.head(fuse(features, tuple(design.modalities), design.fusion))
+        else:
+            logits = jnp.stack([self.heads[m](f) for m, f in features.items()]).mean(axis=0)
+        return Output(logits.astype(jnp.float32), projections)
+
+
+def _unified_shape(modalities: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
+    extents = {m: shape[:-1] for m, shape in modalities.items()}
+    if len(set(extents.values())) > 1:
+        raise UserError(
+            "--algorithm unified stacks the channels of all modalities, so they must agree in extent, "
+            f"but have {extents}"
+        )
+    return (*next(iter(extents.values())), sum(shape[-1] for shape in modalities.values()))
+
+
+def _stack_channels(inputs: Mapping[str, Array], modalities: Mapping[str, tuple[int, ...]]) -> Array:
+    some = next(iter(inputs.values()))
+    missing = lambda shape: jnp.zeros((some.shape[0], *shape), some.dtype)
+    return jnp.concatenate([inputs[m] if m in inputs else missing(shape) for m, shape in modalities.items()], axis=-1)

@@ -1,0 +1,107 @@
+"""Normalisation layers of the encoders: batch, group, none, or whitening of channel groups.
+
+Statistics live in ``nnx.BatchStat`` variables named ``mean`` and ``var`` (batch normalisation) or ``mean`` and ``cov``
+(whitening); the engine pools them over clients by these names.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from mmfl_jax.ops import whitening
+
+Array = jax.Array
+
+NORMS = ("batch", "group", "none")
+PLACES = ("stem", "stem+stage1", "all")
+MOMENTUM = 0.1
+
+
+@dataclasses.dataclass(frozen=True)
+class Normalization:
+    """Say which normalisation stands at each place of an encoder.
+
+    Attributes:
+      kind: ``batch``, ``group`` or ``none``: the layer wherever there is no whitening.
+      whitening: ``none`` or a method of :mod:`mmfl_jax.ops.whitening`.
+      where: ``stem``, ``stem+stage1`` or ``all``: the places where whitening stands.
+      group_size: channels that are whitened together.
+      epsilon: shrinkage of the covariance towards the identity.
+      iterations: of Newton-Schulz.
+      dtype: compute type of the layer's output; statistics are float32.
+    """
+
+    kind: str = "batch"
+    whitening: str = "none"
+    where: str = "stem+stage1"
+    group_size: int = 4
+    epsilon: float = 1e-3
+    iterations: int = 5
+    dtype: jnp.dtype | None = None
+
+    def layer(self, channels: int, stage: int, rngs: nnx.Rngs) -> nnx.Module:
+        """Return the layer for ``channels`` at ``stage`` (0: stem, 1..: stages)."""
+        reach = {"stem": 0, "stem+stage1": 1, "all": 1_000}[self.where]
+        if self.whitening != "none" and stage <= reach:
+            return Whitening(channels, self)
+        if self.kind == "batch":
+            return nnx.BatchNorm(channels, momentum=1 - MOMENTUM, dtype=self.dtype, rngs=rngs)
+        if self.kind == "group":
+            groups = next(g for g in (8, 4, 2, 1) if channels % g == 0)
+            return GroupNorm(channels, groups, self.dtype, rngs)
+        return Identity()
+
+
+class Identity(nnx.Module):
+    """Return the input: the layer that stands for no normalisation."""
+
+    def __call__(self, x: Array, use_running_average: bool = False) -> Array:
+        """Return ``x``."""
+        return x
+
+
+class GroupNorm(nnx.Module):
+    """Normalise groups of channels within each sample: no statistics to average (Wu and He, ECCV 2018)."""
+
+    def __init__(self, channels: int, groups: int, dtype: jnp.dtype | None, rngs: nnx.Rngs):
+        self.norm = nnx.GroupNorm(channels, num_groups=groups, dtype=dtype, rngs=rngs)
+
+    def __call__(self, x: Array, use_running_average: bool = False) -> Array:
+        """Return the normalised ``x [batch, ..., channels]``."""
+        return self.norm(x)
+
+
+class Whitening(nnx.Module):
+    """Whiten groups of channels with the batch's moments, then scale and shift each channel.
+
+    ``x_hat = W (x - mu)`` with ``W`` from the shrunk covariance over batch and pixels, as the domain-whitening layer of
+    Roy et al. (CVPR 2019). Running moments are exponential averages with momentum 0.1.
+    """
+
+    def __init__(self, channels: int, options: Normalization):
+        self.options = options
+        # A layer narrower than the group, or not a multiple of it, takes the largest group that divides it.
+        self.group_size = next(g for g in range(min(options.group_size, channels), 0, -1) if channels % g == 0)
+        groups = channels // self.group_size
+        self.scale = nnx.Param(jnp.ones(channels))
+        self.bias = nnx.Param(jnp.zeros(channels))
+        self.mean = nnx.BatchStat(jnp.zeros(channels))
+        self.cov = nnx.BatchStat(jnp.broadcast_to(jnp.eye(self.group_size), (groups, self.group_size, self.group_size)))
+
+    def __call__(self, x: Array, use_running_average: bool = False) -> Array:
+        """Return the whitened ``x [batch, ..., channels]``; in training, update the running moments."""
+        if use_running_average:
+            mean, covariance = self.mean[...], self.cov[...]
+        else:
+            mean, covariance = whitening.group_moments(x, self.group_size)
+            self.mean[...] = (1 - MOMENTUM) * self.mean[...] + MOMENTUM * jax.lax.stop_gradient(mean)
+            self.cov[...] = (1 - MOMENTUM) * self.cov[...] + MOMENTUM * jax.lax.stop_gradient(covariance)
+        options = self.options
+        matrix = whitening.whitening_matrix(
+            whitening.shrink(covariance, options.epsilon), options.whitening, options.iterations
+        )
+        return whitening.apply_whitening(x, mean, matrix, self.scale[...], self.bias[...])

@@ -1,0 +1,32 @@
+"""The scope of each variable: who averages it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mmfl_jax.models.multimodal import UNIFIED
+
+SHARED = "shared"
+PRIVATE = "private"
+
+
+def scope(name: str, private: Sequence[str] = ()) -> str:
+    """Return ``shared``, ``private``, or the modality over whose holders the variable is averaged.
+
+    Args:
+      name: of the variable, such as ``encoders/s1/stem/kernel``.
+      private: words; a variable with one of them inside a part of its name stays with the client. ``norm`` gives FedBN
+        (Li et al., ICLR 2021), ``head`` gives personal heads (Arivazhagan et al., 2019).
+    """
+    parts = name.split("/")
+    if any(word in part for word in private for part in parts):
+        return PRIVATE
+    if parts[0] in ("encoders", "projectors", "heads") and parts[1] != UNIFIED:
+        return parts[1]
+    return SHARED
+
+
+def held(name: str, modalities: Sequence[str]) -> bool:
+    """Return whether a client that holds ``modalities`` has this variable."""
+    owner = scope(name)
+    return owner == SHARED or owner in modalities

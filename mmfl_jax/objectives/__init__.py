@@ -1,0 +1,1 @@
+"""Objectives: task losses, logit calibration, and InfoNCE between modalities."""

@@ -1,0 +1,7 @@
+"""Operations that stay fast when every client has its own weights."""
+
+from mmfl_jax.ops.conv_choice import FORMS, conv_form
+from mmfl_jax.ops.convolution import conv_general_dilated
+from mmfl_jax.ops.pooling import max_pool
+
+__all__ = ["FORMS", "conv_form", "conv_general_dilated", "max_pool"]

@@ -1,0 +1,62 @@
+"""Which form a convolution takes, by platform and shape."""
+
+import math
+import os
+
+import jax
+
+from mmfl_jax.ops.conv_forms import ConvSpec
+
+FORMS = ("canonical", "im2col", "batched", "plain")
+
+# Part of jit's cache key: entering the context compiles anew instead of finding the other form's code.
+_forced = jax.make_user_context(default_value=None)
+
+
+def conv_form(form: str | None):
+    """Force one form on all convolutions traced within this context; None is the choice by shape.
+
+    Gradients take the form that was in force where the convolution was called.
+
+    Raises:
+        ValueError: if ``form`` is none of ``FORMS``.
+    """
+    return _forced(_known(form))
+
+
+def forced_form() -> str | None:
+    """Return the form that ``conv_form``, else the variable ``MMFL_JAX_CONV_FORM``, asks for."""
+    return _forced.value or _known(os.environ.get("MMFL_JAX_CONV_FORM") or None)
+
+
+def _known(form: str | None) -> str | None:
+    if form is not None and form not in FORMS:
+        raise ValueError(f"convolution form {form!r} is none of {', '.join(FORMS)}")
+    return form
+
+
+def choose(spec: ConvSpec, kind: str, batch: int, channels: int, features: int, clients: int) -> str:
+    """Return the form for one of the three kinds: ``forward``, ``input`` or ``weight`` gradient.
+
+    The CPU rule is measured (``benchmarks/results/ops_cpu.jsonl``); other platforms' is a guess until there are
+    rows of them: grouped convolutions are slow there and batched matmuls fast, so one where the columns are not
+    much larger than the input, and the plain form elsewhere.
+    """
+    if spec.form is not None:
+        return spec.form
+    taps = math.prod(spec.kernel)
+    if jax.default_backend() == "cpu":
+        return _choose_cpu(spec, kind, channels, taps)
+    if clients == 1 or spec.groups > 1:
+        return "plain"
+    return "batched" if batch * math.prod(spec.out_space()) * channels * taps <= 2**22 else "plain"
+
+
+def _choose_cpu(spec: ConvSpec, kind: str, channels: int, taps: int) -> str:
+    if spec.groups > 1:
+        return "canonical"
+    if taps == 1:  # a matmul as it stands, but one to [channels, features] over many rows is slow
+        return "canonical" if kind == "weight" and set(spec.strides) == {1} else "im2col"
+    if kind == "forward" and (len(spec.space) == 1 or (channels <= 4 and taps >= 25)):
+        return "im2col"  # few channels, or series, leave the convolution kernel idle
+    return "canonical"  # columns cost more memory traffic than the matmul gains

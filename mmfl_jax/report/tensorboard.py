@@ -1,0 +1,57 @@
+"""Write scores and losses as TensorBoard files."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mmfl_jax.errors import UserError
+from mmfl_jax.report.presentation import Evaluation, is_number
+
+
+class TensorBoardWriter:
+    """Write a run's numbers to ``RUN_DIR/tensorboard``, without TensorFlow.
+
+    Args:
+      run_dir: the run directory.
+
+    Raises:
+      UserError: if tensorboard is not installed.
+    """
+
+    def __init__(self, run_dir: Path):
+        try:
+            from tensorboard.compat.proto import event_pb2, summary_pb2
+            from tensorboard.summary.writer.event_file_writer import EventFileWriter
+        except ImportError as error:
+            raise UserError('tensorboard is not installed: pip install "mmfl_jax[tensorboard]"') from error
+        self._event, self._summary = event_pb2.Event, summary_pb2.Summary
+        self._writer = EventFileWriter(str(Path(run_dir) / "tensorboard"))
+
+    def round(self, metrics: Mapping[str, Any]) -> None:
+        """Write what was measured in a round, the numbers of one ``round`` line."""
+        self._write(metrics["round"], {f"round/{key}": value for key, value in metrics.items() if key != "round"})
+
+    def evaluation(self, round: int, evaluation: Evaluation) -> None:
+        """Write scores by modality set, as ``evaluation/METRIC/SET`` so that the sets of a score stand together."""
+        scores = {f"evaluation/{key}/{name}": v for name, s in evaluation.items() for key, v in s.items()}
+        self._write(round, scores)
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Write what is left and close the file."""
+        self._writer.close()
+
+    def __enter__(self) -> TensorBoardWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _write(self, round: int, values: Mapping[str, Any]) -> None:
+        scalars = [
+            self._summary.Value(tag=tag, simple_value=value) for tag, value in values.items() if is_number(value)
+        ]
+        self._writer.add_event(self._event(wall_time=time.time(), step=round, summary=self._summary(value=scalars)))

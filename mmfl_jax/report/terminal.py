@@ -1,0 +1,162 @@
+"""Show a run on the terminal: progress by round, and the table of scores at its end."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from mmfl_jax.report.presentation import (
+    METRICS,
+    Evaluation,
+    as_float,
+    fused_set,
+    is_number,
+    main_metrics,
+    ordered_sets,
+    score_text,
+    seconds_text,
+    shown_metrics,
+)
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+#: Where no terminal shows a bar, a line says at least this often (seconds) that the run goes on.
+HEARTBEAT = 60.0
+
+
+class RoundProgress:
+    """Show rounds, loss, score of all modalities together, time of a round and time left.
+
+    Draws a bar on stderr where that is a terminal and rich is installed; elsewhere writes one plain line for each
+    evaluation, and one a minute between them.
+
+    Args:
+      total_rounds: the study's rounds.
+      first_round: the rounds that were done before, for a resumed run.
+      quiet: write nothing.
+    """
+
+    def __init__(self, total_rounds: int, first_round: int = 0, quiet: bool = False):
+        self._total, self._done, self._quiet = total_rounds, first_round, quiet
+        self._metrics: Mapping[str, Any] = {}
+        self._score = ""
+        self._started: tuple[float, int] | None = None
+        self._last_line = time.monotonic()
+        self._bar: Any = None if quiet else _terminal_bar(total_rounds)
+        self._task: Any = None
+
+    def __enter__(self) -> RoundProgress:
+        if self._bar is not None:
+            self._bar.start()
+            self._task = self._bar.add_task("", total=self._total, completed=self._done, note="compiling")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def round(self, metrics: Mapping[str, Any]) -> None:
+        """Show that a round has ended.
+
+        Args:
+          metrics: what was measured, with ``round``, ``loss`` and ``seconds``.
+        """
+        now = time.monotonic()
+        self._metrics, self._done = metrics, int(metrics["round"])
+        # The first round compiles, so the time left is reckoned from its end.
+        self._started = self._started or (now, self._done)
+        if self._bar is not None:
+            self._bar.update(self._task, completed=self._done, note=self._note())
+        elif now - self._last_line > HEARTBEAT:
+            self._line(self._note())
+
+    def evaluation(self, round: int, evaluation: Evaluation) -> None:
+        """Show the scores of an evaluation.
+
+        Args:
+          round: the round after which it was made, 0 before training.
+          evaluation: scores by modality set.
+        """
+        metric, fused = next(iter(main_metrics(evaluation)), None), fused_set(evaluation)
+        if metric is None or fused is None:
+            return
+        self._score = f"{METRICS[metric]} {score_text(evaluation[fused].get(metric))} ({fused})"
+        if self._bar is not None:
+            self._bar.update(self._task, note=self._note())
+        else:
+            by_set = "  ".join(
+                f"{name} {score_text(evaluation[name].get(metric))}" for name in ordered_sets(evaluation)
+            )
+            self._line(self._note(f"{METRICS[metric]}: {by_set}"), round)
+
+    def _note(self, score: str | None = None) -> str:
+        parts = []
+        if self._metrics:
+            parts = [f"loss {as_float(self._metrics.get('loss')):.4f}"]
+        if score or self._score:
+            parts.append(score or self._score)
+        if is_number(self._metrics.get("seconds")):
+            parts.append(f"{seconds_text(self._metrics['seconds'])}/round")
+        left = self._seconds_left()
+        if left is not None:
+            parts.append(f"{seconds_text(left)} left")
+        return " · ".join(parts)
+
+    def _seconds_left(self) -> float | None:
+        if self._started is None or self._done >= self._total:
+            return None
+        start, first = self._started
+        if self._done > first:
+            return (time.monotonic() - start) / (self._done - first) * (self._total - self._done)
+        return None
+
+    def _line(self, note: str, round: int | None = None) -> None:
+        if not self._quiet:
+            self._last_line = time.monotonic()
+            print(f"round {self._done if round is None else round}/{self._total} · {note}", file=sys.stderr, flush=True)
+
+
+def _terminal_bar(total_rounds: int) -> Any:
+    """Return a rich progress bar on stderr, or ``None`` where lines have to do."""
+    if not sys.stderr.isatty():
+        return None
+    try:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn
+        from rich.table import Column
+    except ImportError:
+        return None
+    console = Console(stderr=True)
+    # On a narrow terminal the end of the note is cut, never the round.
+    whole = Column(no_wrap=True, min_width=len(f"round {total_rounds}/{total_rounds}"))
+    bar = [BarColumn(bar_width=min(30, console.width - 90))] if console.width >= 100 else []
+    rounds = TextColumn("round {task.completed}/{task.total}", table_column=whole)
+    return Progress(rounds, *bar, TextColumn("{task.fields[note]}", markup=False), console=console)
+
+
+def result_table(summary: Mapping[str, Any]) -> Table:
+    """Return the final scores as a table: a row for each modality set and one for the baseline.
+
+    Args:
+      summary: the contents of ``summary.json``, with ``evaluation`` and, where known, ``baseline``.
+    """
+    from rich.table import Table
+    from rich.text import Text
+
+    evaluation, baseline = summary.get("evaluation") or {}, summary.get("baseline") or {}
+    metrics = shown_metrics(evaluation)
+    table = Table(title=f"Test scores after {summary.get('rounds', '?')} rounds", title_justify="left")
+    table.add_column("modalities")
+    for metric in metrics:
+        table.add_column(METRICS[metric], justify="right")
+    fused = fused_set(evaluation)
+    for name in ordered_sets(evaluation):
+        cells = [score_text(evaluation[name].get(metric)) for metric in metrics]
+        table.add_row(Text(name), *cells, style="bold" if name == fused else None)
+    if baseline:
+        rule = Text(f"baseline: {baseline.get('rule') or 'fixed prediction'}")
+        table.add_row(rule, *(score_text(baseline.get(metric)) for metric in metrics), style="dim")
+    return table

@@ -1,0 +1,205 @@
+"""A simulation: a study on its federation, round by round."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from mmfl_jax import costs
+from mmfl_jax.build import MakeModel, open_federation, program_of
+from mmfl_jax.engine.data import Normalizer, group_data, place_slots
+from mmfl_jax.engine.execution import Resident, Streamed
+from mmfl_jax.engine.plan import Planner, local_steps, sample_cohort
+from mmfl_jax.engine.round import client_mesh
+from mmfl_jax.engine.state import ServerState, digest
+from mmfl_jax.errors import UserError
+from mmfl_jax.evaluation import Evaluator
+from mmfl_jax.evaluation.metrics import most_frequent_baseline
+from mmfl_jax.federation import Federation
+from mmfl_jax.study import Study
+
+# Clients trained side by side when --chunk-size is 0. A CPU core is full with one client's images; small dense layers
+# and accelerators want more at once.
+_CHUNK = {("cpu", True): 1, ("cpu", False): 16, ("other", True): 16, ("other", False): 64}
+
+
+class Simulation:
+    """Hold a federation on the device, and run its rounds.
+
+    Args:
+        study: the options.
+        federation: the clients; None to open what the study names.
+        make_model: ``held modalities -> nnx.Module`` called as ``model(images, train) -> Output``; None for the
+            study's own.
+
+    Raises:
+        UserError: for options that are unknown or do not fit together.
+    """
+
+    def __init__(self, study: Study, federation: Federation | None = None, *, make_model: MakeModel | None = None):
+        self.study = study
+        self.federation = federation or open_federation(study)
+        self.program, make = program_of(study, self.federation, make_model)
+        self._place_on_devices()
+        self.state = self._initial_state(make)
+        self.compile_seconds: float | None = None
+        self._evaluator: Evaluator | None = None
+
+    def _place_on_devices(self) -> None:
+        study, federation = self.study, self.federation
+        found = jax.device_count()
+        if study.devices > found:
+            raise UserError(f"--devices {study.devices}: this host has {found} {jax.default_backend()} device(s)")
+        self.mesh = client_mesh(study.devices)
+        dtype = np.dtype(jnp.bfloat16) if study.precision == "bfloat16" else None
+        self.normalizer = Normalizer.of(federation, dtype)
+        relay = self.program.relay
+        self._places = relay is not None and relay.source == "places"
+        host = group_data(
+            federation,
+            self.normalizer,
+            read_images=not study.stream_mb,
+            places=self._places,
+            calibration=study.logit_calibration,
+            calibration_strength=study.calibration_strength,
+        )
+        self._steps = [
+            local_steps(g.sizes, study.local_epochs, study.batch_size, study.local_steps) for g in federation.groups
+        ]
+        planner = Planner(self._steps, self._chunk_sizes(), self.mesh.size, study.clients_per_round)
+        self.execution: Resident | Streamed
+        if study.stream_mb:
+            budget = study.stream_mb << 20
+            self.execution = Streamed(self.program, self.mesh, planner, host, federation, self.normalizer, budget)
+        else:
+            self.execution = Resident(self.program, self.mesh, planner, host)
+
+    def _chunk_sizes(self) -> list[int]:
+        groups = self.federation.groups
+        if self.study.clients_per_round > self.federation.clients:
+            raise UserError(
+                f"--clients-per-round {self.study.clients_per_round} is more than the {self.federation.clients} clients"
+            )
+        cohort = self.study.clients_per_round or self.federation.clients
+        chosen = self.study.chunk_size
+        if chosen > cohort:
+            raise UserError(f"--chunk-size {chosen} is more than the {cohort} clients of a round; at most {cohort}")
+        sizes = []
+        for group in groups:
+            specs = [self.federation.archive.modalities[m].shape for m in group.modalities]
+            platform = "cpu" if jax.default_backend() == "cpu" else "other"
+            auto = _CHUNK[platform, any(len(shape) == 3 for shape in specs)]
+            share = -(-len(group.ids) // self.mesh.size)
+            sizes.append(min(chosen or min(auto, share), len(group.ids)))
+        return sizes
+
+    def _initial_state(self, make: MakeModel) -> ServerState:
+        groups = self.federation.groups
+        slots = len(place_slots(self.federation)) if self._places else len(self.federation.archive.class_names)
+        model = make(tuple(self.federation.archive.modalities))
+        state = self.program.init(model, [len(g.ids) for g in groups], slots)
+        return jax.device_put(state, NamedSharding(self.mesh, P()))
+
+    @property
+    def round_number(self) -> int:
+        """Return the number of rounds done."""
+        return int(self.state.round)
+
+    def compile(self) -> None:
+        """Compile the round, once."""
+        if self.compile_seconds is None:
+            begin = time.perf_counter()
+            self._key = jax.device_put(jax.random.key(self.study.seed), NamedSharding(self.mesh, P()))
+            self.execution.compile(self.state, self._members(0), self._key)
+            self.compile_seconds = time.perf_counter() - begin
+
+    def _members(self, round_number: int) -> list[np.ndarray]:
+        """Return the numbers within each group of the clients of a round."""
+        study = self.study
+        cohort = sample_cohort(self.federation.clients, study.clients_per_round, study.seed, round_number)
+        return [np.flatnonzero(np.isin(group.ids, cohort)) for group in self.federation.groups]
+
+    def _traffic(self, group: int, chosen: np.ndarray) -> tuple[int, int]:
+        if self._places:
+            sizes = self.federation.groups[group].sizes[chosen]
+            each = [costs.client_bytes(self.program, self.state, group, int(n)) for n in sizes]
+            return sum(up for up, _ in each), sum(down for _, down in each)
+        up, down = costs.client_bytes(self.program, self.state, group)
+        return up * len(chosen), down * len(chosen)
+
+    def run_round(self) -> dict[str, Any]:
+        """Run one round; return its metrics."""
+        self.compile()
+        number = self.round_number
+        members = self._members(number)
+        begin = time.perf_counter()
+        self.state, device_metrics, cost = self.execution.run(self.state, members, self._key)
+        metrics = {name: value.item() for name, value in jax.device_get(device_metrics).items()}
+        seconds = time.perf_counter() - begin
+        traffic = [self._traffic(g, chosen) for g, chosen in enumerate(members)]
+        sent = {"bytes_up": sum(up for up, _ in traffic), "bytes_down": sum(down for _, down in traffic)}
+        return {"round": number + 1, **metrics, "seconds": seconds, **cost, **sent}
+
+    def evaluate(self) -> dict[str, dict[str, Any]]:
+        """Return the scores of the global model on the test samples, by modality set."""
+        if self._evaluator is None:
+            self._evaluator = self._evaluator_of(self.federation.test)
+        return self._evaluator.evaluate(*self.program.evaluation_variables(self.state))
+
+    def _evaluator_of(self, samples: np.ndarray) -> Evaluator:
+        return Evaluator(self.federation.archive, samples, self.program.template, self.normalizer)
+
+    def evaluate_clients(self) -> list[dict[str, Any]]:
+        """Return each client's scores on its own samples, with its private variables where there are any."""
+        rows = []
+        for g, group in enumerate(self.federation.groups):
+            for i, name in enumerate(group.names):
+                own = {n: v[i] for n, v in self.state.clients[g].items()}
+                params, stats = self.program.evaluation_variables(self.state)
+                params = {n: own.get(n, v) for n, v in params.items()}
+                stats = {n: own.get(n, v) for n, v in stats.items()}
+                scores = self._evaluator_of(group.client(i)).evaluate(params, stats)
+                rows.append({"name": name, "modalities": list(group.modalities), "evaluation": scores})
+        return rows
+
+    def baseline(self) -> dict[str, Any]:
+        """Return the scores of always answering with what is most frequent among the training samples."""
+        archive = self.federation.archive
+        train = np.unique(np.concatenate([group.samples for group in self.federation.groups]))
+        return most_frequent_baseline(archive.task, archive.labels[train], archive.labels[self.federation.test])
+
+    def cost(self) -> dict[str, Any]:
+        """Return floating-point operations a round, compile time and memory."""
+        self.compile()
+        flops = 0.0
+        share = (self.study.clients_per_round or self.federation.clients) / self.federation.clients
+        for group, steps in enumerate(self._steps):
+            flops += costs.step_flops(self.program, self.state, self.execution.data, group) * float(steps.sum()) * share
+        return {
+            "flops_per_round": flops,
+            "compile_seconds": self.compile_seconds,
+            "peak_memory_bytes": costs.peak_memory(self.execution.compiled),
+        }
+
+    def digest(self) -> str:
+        """Return the SHA-256 of the global parameters."""
+        return digest(self.state.params)
+
+    def run(self, run_dir: str | Path | None = None, *, resume: bool = False, quiet: bool = True) -> dict[str, Any]:
+        """Run the study's rounds and return the summary.
+
+        Args:
+            run_dir: where to write configuration, metrics, checkpoints, summary and report; None writes nothing.
+            resume: continue from the last checkpoint in ``run_dir``.
+            quiet: show no progress.
+        """
+        from mmfl_jax.runs import run  # the run directory's room knows this one
+
+        return run(self, Path(run_dir) if run_dir else None, resume=resume, quiet=quiet)

@@ -1,0 +1,186 @@
+"""A study: every option of one experiment, as a frozen dataclass; the command line has a flag for each field."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+from mmfl_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """Say what to run.
+
+    A study of ``experiments/`` is a Python file that assigns one of these to ``study``.
+    """
+
+    name: str = "study"
+    """Name of the study; runs/NAME is the default run directory."""
+
+    # Data
+    archive: str = "twin"
+    """Archive: twin, bigearthnet:DIR or arrays:FILE.npz."""
+    modalities: str = ""
+    """Modalities to use, such as s1,s2; empty for all of the archive."""
+    image_size: int = 0
+    """Bring images to this many pixels a side; 0 keeps their own size."""
+    samples: int = 0
+    """Samples to make (twin) or at most to take; 0 for the archive's default or all."""
+    bands: int = 10
+    """Sentinel-2 bands: 10, or 12 with the 60 m bands."""
+    resampling: str = "bilinear"
+    """How 20 m and 60 m bands are brought to 10 m: bilinear or nearest."""
+
+    # Federation
+    partition: str = "ds2"
+    """How samples are dealt: iid, dirichlet:ALPHA, by:ATTRIBUTE[+ATTRIBUTE], ds1, ds2 or ds3."""
+    clients: int = 0
+    """Number of clients (of owners, with split); 0 for the partition's own: a client a value, or 10."""
+    modality_assignment: str = "single"
+    """Modalities of a client: single, all, mixed, or split (each part becomes a client a modality)."""
+    test_split: str = "auto"
+    """Test samples: official, by:ATTRIBUTE[:FOLD/FOLDS], a share such as 0.2, or auto."""
+
+    # Algorithm
+    algorithm: str = "mf+fw+mim"
+    """Algorithm: unified, separate, mf, mf+fw, mf+mim or mf+fw+mim (see mmfl-jax list algorithms)."""
+    server_optimizer: str = "average"
+    """Server: average, momentum, adam or adagrad."""
+    server_learning_rate: float = 1.0
+    """Learning rate of the server."""
+    proximal_weight: float = 0.0
+    """Weight of FedProx's pull towards the received parameters."""
+    logit_calibration: str = "none"
+    """Calibration of client logits against label skew: none, fedlc, share or relative."""
+    calibration_strength: float = 1.0
+    """Strength of the calibration."""
+    weighting: str = "samples"
+    """Weight of a client in averages: samples or uniform."""
+    private: str = ""
+    """Words that make variables private, such as norm or head (comma between)."""
+
+    # Model
+    encoder: str = "auto"
+    """Encoder: auto, resnet8, resnet18, resnet50, mlp or conv1d."""
+    width: int = 0
+    """Width of the encoder's first stage or hidden layers; 0 for its own."""
+    fusion: str = "mean"
+    """Fusion of the features present: mean, sum, max or concat."""
+    norm: str = "batch"
+    """Normalisation where there is no whitening: batch, group or none."""
+    whitening: str = "cholesky"
+    """FW's whitening matrix: cholesky, zca or newton_schulz."""
+    whitening_where: str = "stem+stage1"
+    """Where FW whitens: stem, stem+stage1 or all."""
+    whitening_group: int = 4
+    """Channels that are whitened together."""
+    whitening_epsilon: float = 1e-3
+    """Shrinkage of the covariance towards the identity."""
+    precision: str = "float32"
+    """Compute type of the model: float32 or bfloat16."""
+
+    # Mutual information maximization
+    mim_positives: str = "prototypes"
+    """MIM's positives: prototypes, pairs or places."""
+    mim_weight: float = 0.1
+    """Weight of MIM in the local loss."""
+    mim_temperature: float = 0.1
+    """Temperature of InfoNCE."""
+    mim_size: int = 64
+    """Length of a projection."""
+
+    # Training
+    rounds: int = 20
+    """Rounds."""
+    clients_per_round: int = 0
+    """Clients drawn for each round; 0 for all."""
+    local_epochs: float = 1.0
+    """Epochs of local training in a round."""
+    local_steps: int = 0
+    """Local steps in a round, whatever the client's size; 0 for local epochs."""
+    batch_size: int = 32
+    """Samples in a batch."""
+    client_optimizer: str = "adam"
+    """Client optimizer: adam, adamw, sgd or momentum."""
+    client_learning_rate: float = 1e-3
+    """Learning rate of the clients."""
+    learning_rate_schedule: str = "constant"
+    """Learning rate over rounds: constant or cosine (down to 0 at the last round)."""
+    seed: int = 0
+    """Seed of partition, weights and batches."""
+
+    # Engine
+    chunk_size: int = 0
+    """Clients that a device trains at once; 0 to choose by platform and model."""
+    devices: int = 0
+    """Devices to spread clients over; 0 for all."""
+    stream_mb: int = 0
+    """Keep at most this many MB of training images on the device, and stream clients in waves; 0 keeps all there."""
+
+    # Evaluation and checkpoints
+    evaluate_every: int = 5
+    """Evaluate after every so many rounds, and at the end."""
+    evaluate_clients: bool = False
+    """Evaluate on each client's own samples too, at the end."""
+    checkpoint_every: int = 10
+    """Save a checkpoint after every so many rounds, and at the end."""
+
+    def replace(self, **changes: Any) -> Study:
+        """Return the study with other values for some fields."""
+        return dataclasses.replace(self, **changes)
+
+    def to_json(self) -> str:
+        """Return the study as JSON."""
+        return json.dumps(dataclasses.asdict(self), indent=2)
+
+    @classmethod
+    def from_json(cls, path: Path) -> Study:
+        """Return the study that :meth:`to_json` wrote to ``path``.
+
+        Raises:
+          UserError: for a file that is missing, damaged, or of another version.
+        """
+        try:
+            fields = json.loads(path.read_text())
+            return cls(**fields)
+        except FileNotFoundError:
+            raise UserError(f"{path} does not exist; is {path.parent} a run directory?") from None
+        except (json.JSONDecodeError, TypeError) as error:
+            raise UserError(f"{path} is not a study's configuration: {error}") from None
+
+
+def experiments() -> dict[str, Path]:
+    """Return the studies at hand by name: of ``./experiments``, and those that come with the package."""
+    here = Path(__file__).resolve().parent
+    found: dict[str, Path] = {}
+    for folder in (here / "experiments", here.parent / "experiments", Path.cwd() / "experiments"):
+        for path in sorted(folder.glob("*.py")):
+            if "study = " in path.read_text():
+                found[path.stem] = path
+    return found
+
+
+def load_study(reference: str) -> Study:
+    """Return a study by its name in ``experiments/`` or by the path of its file.
+
+    Raises:
+      UserError: when there is none, or the file has no ``study``.
+    """
+    path = Path(reference) if reference.endswith(".py") else experiments().get(reference)
+    if path is None or not path.is_file():
+        known = ", ".join(experiments()) or "none"
+        raise UserError(
+            f"study {reference!r} is unknown; one of {known}, or the path of a .py file that assigns `study`"
+        )
+    spec = importlib.util.spec_from_file_location(f"mmfl_jax_study_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not isinstance(getattr(module, "study", None), Study):
+        raise UserError(f"{path} assigns no `study = Study(...)`")
+    return module.study

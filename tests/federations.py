@@ -1,0 +1,51 @@
+"""Small federations for tests: series and images from a seed, in memory."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mmfl_jax import Simulation, Study
+from mmfl_jax.archives.base import Archive, ModalitySpec
+from mmfl_jax.federation import Federation
+
+
+class MemoryArchive(Archive):
+    """Hold an archive of random images whose classes shift their means."""
+
+    def __init__(self, samples=60, shapes=None, classes=3, task="multilabel", seed=0):
+        rng = np.random.default_rng(seed)
+        self.name, self.task, self.notes, self.splits = "memory", task, {}, None
+        self.class_names = tuple(f"class {i}" for i in range(classes))
+        shapes = shapes or {"s1": (5, 2), "s2": (5, 3)}
+        if task == "multilabel":
+            self.labels = (rng.random((samples, classes)) < 0.4).astype(np.uint8)
+            signal = self.labels @ rng.normal(size=(classes, 1))
+        else:
+            self.labels = rng.integers(0, classes, samples).astype(np.int32)
+            signal = rng.normal(size=(classes, 1))[self.labels]
+        self.modalities, self.images = {}, {}
+        for i, (name, shape) in enumerate(shapes.items()):
+            self.modalities[name] = ModalitySpec(shape, tuple(str(c) for c in range(shape[-1])))
+            noise = rng.normal(size=(samples, *shape))
+            self.images[name] = (noise + (i + 1) * signal.reshape(-1, *[1] * len(shape))).astype(np.float32)
+        self.attributes = {"region": np.array([f"r{i % 7}" for i in range(samples)])}
+
+    def read(self, modality, indices):
+        return self.images[modality][self.checked(modality, indices)]
+
+
+def ragged_federation(sizes, held, **archive):
+    """Return a federation of clients of these sizes that hold these modality sets, and 20 test samples."""
+    memory = MemoryArchive(samples=sum(sizes) + 20, **archive)
+    ends = np.cumsum(sizes)
+    clients = [
+        (f"client {i}", modalities, np.arange(end - size, end))
+        for i, (size, end, modalities) in enumerate(zip(sizes, ends, held))
+    ]
+    return Federation.of(memory, clients, np.arange(ends[-1], len(memory)))
+
+
+def simulation(federation, **options):
+    """Return a simulation with plain SGD, whose steps do not amplify rounding as Adam's first ones do."""
+    defaults = {"client_optimizer": "sgd", "client_learning_rate": 0.05, "batch_size": 16, "width": 8, "mim_size": 8}
+    return Simulation(Study(**{**defaults, **options}), federation)

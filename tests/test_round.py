@@ -1,0 +1,187 @@
+"""One round equals the Python-loop reference, however its clients are laid out."""
+
+import jax
+import numpy as np
+import pytest
+from federations import ragged_federation, simulation
+
+from mmfl_jax.engine.plan import Planner
+from mmfl_jax.engine.reference import reference_round
+from mmfl_jax.engine.round import AXIS, finish, keep_private, make_round, train_device
+
+SIZES = [1, 3, 17, 1000, 8, 40]
+SINGLE = [("s1",), ("s2",), ("s1",), ("s2",), ("s2",), ("s1",)]
+MIXED = [("s1",), ("s2",), ("s1", "s2"), ("s2",), ("s1", "s2"), ("s1",)]
+
+
+def reference_state(sim, rounds=1):
+    state = sim.state
+    for number in range(rounds):
+        key = jax.random.key(sim.study.seed)
+        state = reference_round(sim.program, state, host(sim), sim._members(number), sim._steps, key)
+    return jax.tree.map(np.array, state)  # a copy: the run donates what both share
+
+
+def host(sim):
+    from mmfl_jax.engine.data import group_data
+
+    return jax.device_put(
+        group_data(sim.federation, sim.normalizer, places=sim._places, calibration=sim.study.logit_calibration)
+    )
+
+
+def assert_close(state, expected, relative=1e-5):
+    for field in ("params", "stats", "relay", "clients"):
+        got, want = getattr(state, field), getattr(expected, field)
+        for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(got), jax.tree.leaves(want), strict=True):
+            a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+            # A bias before a normalisation has no gradient but rounding: its scale is that of its neighbours.
+            scale = max(np.abs(b).max(initial=0), 0.1)
+            assert np.abs(a - b).max(initial=0) <= relative * scale, f"{field}{jax.tree_util.keystr(path)}"
+
+
+@pytest.mark.parametrize("chunk_size", [1, 4, 6])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"algorithm": "mf"},
+        {"algorithm": "mf+fw+mim", "whitening_where": "all"},
+        {"algorithm": "mf+fw+mim", "private": "norm", "server_optimizer": "momentum", "weighting": "uniform"},
+        {"algorithm": "unified", "norm": "group", "logit_calibration": "relative"},
+        {"algorithm": "separate", "proximal_weight": 0.1},
+    ],
+    ids=lambda options: options["algorithm"],
+)
+def test_round_equals_the_python_loop(chunk_size, options):
+    federation = ragged_federation(SIZES, SINGLE)
+    sim = simulation(federation, chunk_size=chunk_size, **options)
+    expected = reference_state(sim)
+    sim.run_round()
+    assert_close(sim.state, expected)
+
+
+@pytest.mark.parametrize("source", ["pairs", "places", "prototypes"])
+def test_round_equals_the_python_loop_for_groups_of_several_modalities(source):
+    federation = ragged_federation([5, 9, 12, 4, 7, 30], MIXED)
+    if source == "places":  # the same places seen by owners of different sensors
+        memory = federation.archive
+        held = [
+            ("radar", ("s1",), np.arange(20)),
+            ("optical", ("s2",), np.arange(20)),
+            ("both", ("s1", "s2"), np.arange(20, 30)),
+        ]
+        federation = type(federation).of(memory, held, federation.test)
+    sim = simulation(federation, algorithm="mf+mim", mim_positives=source, chunk_size=2, mim_weight=0.5)
+    expected = reference_state(sim, rounds=2)
+    first = sim.run_round()
+    second = sim.run_round()
+    assert second["mim_loss"] > 0
+    assert (first["mim_loss"] > 0) == (source == "pairs")  # nothing is relayed before the first round has ended
+    assert_close(sim.state, expected, 3e-5)
+
+
+def test_images_with_batch_statistics_equal_the_python_loop():
+    federation = ragged_federation([3, 9], [("s1",), ("s2",)], shapes={"s1": (8, 8, 2), "s2": (8, 8, 3)})
+    sim = simulation(federation, algorithm="mf+fw", encoder="resnet8", width=4)
+    expected = reference_state(sim)
+    sim.run_round()
+    assert_close(sim.state, expected)
+
+
+def test_streamed_equals_resident():
+    federation = ragged_federation([40, 30, 50, 60, 10, 20] * 4, SINGLE * 4, shapes={"s1": (512, 2), "s2": (512, 3)})
+    options = {"algorithm": "mf+fw+mim", "batch_size": 16}
+    resident, streamed = simulation(federation, **options), simulation(federation, stream_mb=2, **options)
+    waves = list(streamed.execution._waves(streamed._members(0)))
+    assert len(waves) > 2
+    for sim in (resident, streamed):
+        rows = [sim.run_round() for _ in range(2)]
+        assert rows[0]["client_steps"] == resident._steps[0].sum() + resident._steps[1].sum()
+    assert_close(streamed.state, resident.state, 2e-5)
+
+
+def test_pmap_runs_the_same_round():
+    sim = simulation(ragged_federation(SIZES, SINGLE), algorithm="mf+fw+mim", chunk_size=2)
+    plans, _ = sim.execution.planner.lay(sim._members(0))
+    key = jax.random.fold_in(jax.random.key(0), 0)
+    device = jax.pmap(
+        lambda state, data, plans, key: train_device(sim.program, state, data, plans, key),
+        axis_name=AXIS,
+        in_axes=(None, None, 0, None),
+        devices=jax.devices()[:1],
+    )
+    private, sums = device(sim.state, sim.execution.data, plans, key)
+    state, _ = finish(sim.program, sim.state, jax.tree.map(lambda x: x[0], sums))
+    assert keep_private(sim.state, plans, private) == ({}, {})
+    sim.run_round()
+    assert_close(state, sim.state)
+
+
+def test_round_compiles_once_though_cohorts_differ():
+    sim = simulation(ragged_federation(SIZES, SINGLE), algorithm="mf+fw+mim", clients_per_round=3)
+    key = jax.random.key(0)
+    function, state, seen = make_round(sim.program, sim.mesh), sim.state, set()
+    for number in range(5):
+        members = sim._members(number)
+        seen.add(tuple(map(len, members)))
+        plans, _ = sim.execution._plans(members)
+        state, _ = function(state, sim.execution.data, plans, key)
+    assert len(seen) > 1  # groups came with different numbers of clients
+    assert function._cache_size() == 1
+
+
+def test_client_with_an_update_that_is_not_finite_is_left_out_and_counted():
+    federation = ragged_federation(SIZES, SINGLE)
+    sim = simulation(federation, algorithm="mf+fw+mim", chunk_size=3)
+    begins, sizes = sim.federation.groups[0].offsets, sim.federation.groups[0].sizes
+    client = 1  # of the group s1
+    images = sim.execution.data[0].images["s1"]
+    poisoned = images.at[begins[client] : begins[client] + sizes[client]].set(np.nan)
+    data = sim.execution.data
+    sim.execution.data = (type(data[0])(**{**vars(data[0]), "images": {"s1": poisoned}}), data[1])
+    everybody = sim._members(0)
+    sim._members = lambda number: everybody
+    state = sim.state
+    without = [np.delete(everybody[0], client), everybody[1]]
+    expected = reference_round(sim.program, state, host(sim), without, sim._steps, jax.random.key(0))
+    row = sim.run_round()
+    assert row["skipped_clients"] == 1
+    assert np.isfinite(row["loss"])
+    assert_close(sim.state, expected)
+
+
+def test_modality_nobody_in_the_cohort_holds_stays():
+    sim = simulation(ragged_federation([8, 8, 8], [("s1",), ("s2",), ("s1",)]), algorithm="mf", server_optimizer="adam")
+    before = jax.device_get(sim.state.params)
+    sim._members = lambda number: [np.array([0]), np.array([], np.int64)]
+    sim.run_round()
+    for name, value in sim.state.params.items():
+        same = np.array_equal(before[name], value)
+        assert same == name.startswith("encoders/s2"), name
+
+
+def test_memory_does_not_grow_with_the_cohort():
+    def temporary_bytes(clients):
+        federation = ragged_federation([4] * clients, [("s1",), ("s2",)] * (clients // 2))
+        sim = simulation(federation, algorithm="mf+fw+mim", chunk_size=2, width=64)
+        sim.compile()
+        return sim.execution.compiled.memory_analysis().temp_size_in_bytes
+
+    small, large = temporary_bytes(4), temporary_bytes(64)
+    # A few integers a client (its place in the plan) are all that may be added.
+    assert large - small < 60 * 64
+
+
+def test_planner_counts_the_padding_it_makes():
+    planner = Planner([np.array([10, 1, 5, 4])], [2], devices=1, cohort=0)
+    (plan,), cost = planner.lay([np.arange(4)])
+    assert plan.clients[0].tolist() == [[0, 2], [3, 1]]
+    assert plan.steps[0].tolist() == [[10, 5], [4, 1]]
+    assert cost["padding_waste"] == pytest.approx(1 - 20 / 28)
+
+
+def test_planner_balances_devices_longest_first():
+    planner = Planner([np.array([9, 5, 4, 1])], [1], devices=2, cohort=0)
+    (plan,), _ = planner.lay([np.arange(4)])
+    assert [plan.steps[d].sum() for d in range(2)] == [10, 9]
+    assert plan.chunks.sum() == 4
