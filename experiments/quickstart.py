@@ -13,7 +13,12 @@ study = Study(
     partition="ds2",
     algorithm="mf+fw+mim",
     encoder="resnet8",
+    # Clients hold one modality each, so sum and mean train alike; with both present, the sum adds up their evidence.
+    fusion="sum",
+    logit_calibration="relative",
     rounds=20,
     local_epochs=1,
     batch_size=16,
+    client_learning_rate=3e-3,
+    learning_rate_schedule="cosine",
 )

@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable
 
-import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
 
 from mmfl_jax import archives
 from mmfl_jax.algorithms import Algorithm, Entry, find, proximal
+from mmfl_jax.engine.augment import Augmentation
 from mmfl_jax.engine.program import Program
 from mmfl_jax.engine.relay import Relay
 from mmfl_jax.errors import UserError
@@ -19,7 +19,8 @@ from mmfl_jax.federation import Federation
 from mmfl_jax.models import ModelDesign, MultiModalModel, Normalization
 from mmfl_jax.models.fusion import FUSIONS
 from mmfl_jax.models.multimodal import UNIFIED
-from mmfl_jax.models.normalization import NORMS, PLACES
+from mmfl_jax.models.normalization import MOMENTS, NORMS, PLACES
+from mmfl_jax.models.scopes import PRIVATE, scope
 from mmfl_jax.objectives.infonce import SOURCES
 from mmfl_jax.objectives.losses import CALIBRATIONS
 from mmfl_jax.ops.whitening import METHODS
@@ -34,12 +35,12 @@ CLIENT_OPTIMIZERS = {
     "sgd": lambda: optax.sgd(1.0),
     "momentum": lambda: optax.sgd(1.0, momentum=0.9),
 }
-# FedAvg, FedAvgM, FedAdam and FedAdagrad, with the constants of Reddi et al. (ICLR 2021).
+# FedAvg, FedAvgM, FedAdam and FedAdagrad, with the constants of Reddi et al. (ICLR 2021), whose tau is epsilon here.
 SERVER_OPTIMIZERS = {
-    "average": optax.sgd,
-    "momentum": lambda rate: optax.sgd(rate, momentum=0.9),
-    "adam": lambda rate: optax.adam(rate, b1=0.9, b2=0.99, eps=1e-3),
-    "adagrad": lambda rate: optax.adagrad(rate, initial_accumulator_value=0.0, eps=1e-3),
+    "average": lambda rate, epsilon: optax.sgd(rate),
+    "momentum": lambda rate, epsilon: optax.sgd(rate, momentum=0.9),
+    "adam": lambda rate, epsilon: optax.adam(rate, b1=0.9, b2=0.99, eps=epsilon),
+    "adagrad": lambda rate, epsilon: optax.adagrad(rate, initial_accumulator_value=0.0, eps=epsilon),
 }
 SCHEDULES = ("constant", "cosine")
 DTYPES = {"float32": None, "bfloat16": jnp.dtype(jnp.bfloat16)}
@@ -52,11 +53,13 @@ def check(study: Study) -> None:
         "norm": NORMS,
         "whitening": METHODS,
         "whitening_where": PLACES,
+        "whitening_moments": MOMENTS,
         "mim_positives": SOURCES,
         "logit_calibration": CALIBRATIONS,
         "client_optimizer": CLIENT_OPTIMIZERS,
         "server_optimizer": SERVER_OPTIMIZERS,
         "learning_rate_schedule": SCHEDULES,
+        "server_schedule": SCHEDULES,
         "precision": DTYPES,
         "weighting": ("samples", "uniform"),
         "resampling": ("bilinear", "nearest"),
@@ -66,7 +69,8 @@ def check(study: Study) -> None:
         if value not in known:
             raise UserError(f"{option(field)} {value!r} is unknown; one of {', '.join(known)}")
     positive = ["rounds", "batch_size", "client_learning_rate", "server_learning_rate", "local_epochs"]
-    positive += ["mim_temperature", "mim_size", "evaluate_every", "checkpoint_every", "whitening_group"]
+    positive += ["server_epsilon", "mim_temperature", "mim_size", "evaluate_every", "checkpoint_every"]
+    positive += ["whitening_group"]
     for field in positive:
         if not getattr(study, field) > 0:
             raise UserError(f"{option(field)} must be positive, not {getattr(study, field)}")
@@ -75,6 +79,8 @@ def check(study: Study) -> None:
             raise UserError(f"{option(field)} must not be negative, but is {value}")
     if not study.whitening_epsilon <= 1:
         raise UserError(f"--whitening-epsilon must lie between 0 and 1, not {study.whitening_epsilon}")
+    if study.mask_dates >= 1:
+        raise UserError(f"--mask-dates must lie between 0 and 1, not {study.mask_dates}")
     if study.bands not in (10, 12):
         raise UserError(f"--bands must be 10 or 12, not {study.bands}")
     find(study.algorithm)
@@ -119,6 +125,7 @@ def model_design(study: Study, entry: Entry, federation: Federation) -> ModelDes
         where=study.whitening_where,
         group_size=study.whitening_group,
         epsilon=study.whitening_epsilon,
+        moments=study.whitening_moments,
         dtype=DTYPES[study.precision],
     )
     return ModelDesign(
@@ -168,15 +175,13 @@ def _places_are_shared(federation: Federation) -> bool:
 
 def algorithm_of(study: Study, entry: Entry) -> Algorithm:
     """Return a study's algorithm."""
-    algorithm = entry.make(SERVER_OPTIMIZERS[study.server_optimizer](study.server_learning_rate))
+    rate = _schedule(study.server_schedule, study.server_learning_rate, study.rounds)
+    algorithm = entry.make(SERVER_OPTIMIZERS[study.server_optimizer](rate, study.server_epsilon))
     return proximal(algorithm, study.proximal_weight) if study.proximal_weight else algorithm
 
 
-def schedule_of(study: Study) -> Callable[[jax.Array], jax.Array]:
-    """Return the clients' learning rate as a function of the round."""
-    if study.learning_rate_schedule == "cosine":
-        return optax.cosine_decay_schedule(study.client_learning_rate, study.rounds)
-    return optax.constant_schedule(study.client_learning_rate)
+def _schedule(kind: str, rate: float, rounds: int) -> optax.Schedule:
+    return optax.cosine_decay_schedule(rate, rounds) if kind == "cosine" else optax.constant_schedule(rate)
 
 
 def program_of(study: Study, federation: Federation, make_model: MakeModel | None = None) -> tuple[Program, MakeModel]:
@@ -198,10 +203,15 @@ def program_of(study: Study, federation: Federation, make_model: MakeModel | Non
         task=federation.archive.task,
         private=tuple(word.strip() for word in study.private.split(",") if word.strip()),
         client_optimizer=CLIENT_OPTIMIZERS[study.client_optimizer](),
-        learning_rate=schedule_of(study),
+        learning_rate=_schedule(study.learning_rate_schedule, study.client_learning_rate, study.rounds),
         algorithm=algorithm_of(study, entry),
         relay=relay_of(study, entry, federation),
         batch_size=study.batch_size,
+        augmentation=Augmentation(study.flips, study.mask_dates),
         weighting=study.weighting,
     )
+    names = [*program.template.params, *program.template.stats]
+    for word in program.private:
+        if not any(scope(name, [word]) == PRIVATE for name in names):
+            raise UserError(f"--private {word!r} is in no variable's name; words are such as norm or head")
     return program, make

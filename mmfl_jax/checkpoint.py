@@ -15,10 +15,20 @@ from mmfl_jax.errors import UserError
 _SCORE = "score"
 
 
+def _reason(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+
+
 class Checkpoints:
     """Save and restore server states in a directory.
 
     A save is finished by one rename, so a process killed in the middle of it leaves the save before it whole.
+
+    Args:
+        directory: to save in; made where it does not exist.
+
+    Raises:
+        UserError: for a directory whose checkpoints are damaged.
     """
 
     def __init__(self, directory: Path):
@@ -30,7 +40,11 @@ class Checkpoints:
             best_fn=lambda metrics: metrics[_SCORE],
             cleanup_tmp_directories=True,
         )
-        self._manager = ocp.CheckpointManager(self.directory, options=options)
+        try:
+            self._manager = ocp.CheckpointManager(self.directory, options=options)
+        except Exception as error:  # it reads the scores at once, and JSON and Orbax each raise their own kinds
+            advice = "delete the newest of them to resume from the one before, or start again in a new directory"
+            raise UserError(f"checkpoints in {self.directory} cannot be read ({_reason(error)}); {advice}") from error
 
     def rounds(self) -> list[int]:
         """Return the rounds that can be restored, in order."""
@@ -68,8 +82,8 @@ class Checkpoints:
         except Exception as error:  # Orbax, TensorStore and JSON each raise their own kinds
             others = [r for r in known if r != chosen]
             advice = f"delete it to resume from round {others[-1]}" if others else "start again in a new directory"
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-            raise UserError(f"checkpoint {self.directory / str(chosen)} cannot be read ({reason}); {advice}") from error
+            place = self.directory / str(chosen)
+            raise UserError(f"checkpoint {place} cannot be read ({_reason(error)}); {advice}") from error
         return chosen, state
 
     def close(self) -> None:

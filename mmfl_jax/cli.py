@@ -65,24 +65,27 @@ def run(reference: str, arguments: list[str]) -> None:
 
 
 def evaluate(run_dir: Annotated[Path, Positional], archive: str | None = None) -> None:
-    """Score a run's model for every modality set.
+    """Score a run's last checkpoint for every modality set.
 
     Args:
         run_dir: of the run.
-        archive: score on the test samples of another archive.
+        archive: score on another archive of the same classes: its official test samples, or all of it.
     """
     from rich.console import Console
 
     from mmfl_jax import runs
+    from mmfl_jax.build import open_archive
     from mmfl_jax.report import result_table
 
-    simulation = runs.load(run_dir, archive)
-    scores = simulation.evaluate()
-    row = {"round": simulation.round_number, "archive": simulation.study.archive, "evaluation": scores}
-    name = "evaluation.json"
-    (run_dir / name).write_text(json.dumps(row, indent=2))
-    Console().print(result_table({"evaluation": scores, "baseline": simulation.baseline()}))
-    print(f"round {simulation.round_number}, written to {run_dir / name}")
+    simulation = runs.load(run_dir)
+    scores = simulation.evaluate(open_archive(simulation.study.replace(archive=archive)) if archive else None)
+    name, shown = simulation.study.archive if archive is None else archive, run_dir / "evaluation.json"
+    shown.write_text(json.dumps({"round": simulation.round_number, "archive": name, "evaluation": scores}, indent=2))
+    table = {"rounds": simulation.round_number, "evaluation": scores}
+    if archive is None:
+        table["baseline"] = simulation.baseline()
+    Console().print(result_table(table))
+    print(f"round {simulation.round_number} on {name}, written to {shown}")
 
 
 def compare(run_dirs: Annotated[tuple[Path, ...], Positional], output: Path | None = None) -> None:
@@ -178,7 +181,7 @@ def main(arguments: list[str] | None = None) -> Any:
 
     try:
         _dispatch(arguments)
-    except UserError as error:
+    except (UserError, OSError) as error:  # OSError: a disk that is full, a file that may not be written
         if debug:
             raise
         print(f"mmfl-jax: {' '.join(str(error).split())}", file=sys.stderr)

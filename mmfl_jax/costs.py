@@ -41,19 +41,25 @@ def client_bytes(program: Program, state: ServerState, group: int, places: int =
     return up, down
 
 
-def step_flops(program: Program, state: ServerState, data: tuple[GroupData, ...], group: int) -> float:
+def step_flops(program: Program, state: ServerState, data: GroupData, group: int) -> float:
     """Return the floating-point operations of one local step of one client, as XLA counts them (nan if it does not).
 
     The step stands alone here: inside the round's loops XLA would count a body once, whatever its trips.
+
+    Args:
+        program: of the federation.
+        state: gives the shapes.
+        data: of the client's group; gives the shapes.
+        group: the client's group.
     """
 
     def step(state: ServerState, data: GroupData) -> Any:
         private = {n: v[0] for n, v in state.clients[group].items()}
         local = start(program, state, group, private)
-        batch = draw_batch(data, jnp.int32(0), jnp.uint32(0), jnp.int32(0), program.batch_size)
+        batch = draw_batch(program, data, jnp.int32(0), jnp.uint32(0), jnp.int32(0))
         return local_step(program, group, local.params, local, batch, state.relay, program.learning_rate(state.round))
 
-    analysis = jax.jit(step).lower(*jax.tree.map(shape_of, (state, data[group]))).cost_analysis()
+    analysis = jax.jit(step).lower(*jax.tree.map(shape_of, (state, data))).cost_analysis()
     return float((analysis or {}).get("flops", math.nan))
 
 

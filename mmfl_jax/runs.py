@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 import json
+import os
 import platform
 import signal
 from collections.abc import Iterator
@@ -62,7 +63,7 @@ class Writer:
         resume: go on with what is there, instead of refusing it.
 
     Raises:
-        UserError: for a directory that is not empty, or, to resume, not one of this study.
+        UserError: for a directory that is not empty or cannot be written to, or, to resume, not one of this study.
     """
 
     def __init__(self, run_dir: Path | None, study: Study, resume: bool):
@@ -76,12 +77,14 @@ class Writer:
             _check_same_study(run_dir, study)
         elif run_dir.exists() and (not run_dir.is_dir() or any(run_dir.iterdir())):
             raise UserError(f"--run-dir {run_dir} exists; continue it with --resume, or name another directory")
+        there = next(path for path in (run_dir, *run_dir.resolve().parents) if path.exists())
+        if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+            raise UserError(f"--run-dir {run_dir}: cannot write to {there}; name a directory that can be written to")
 
     def open(self, study: Study, federation: dict[str, Any], round_number: int) -> None:
         """Write what is known before training, and keep of the metrics those up to ``round_number``."""
         if self.run_dir is None:
             return
-        self.run_dir.mkdir(parents=True, exist_ok=True)
         _write(self.run_dir / CONFIG, study.to_json())
         _write(self.run_dir / FEDERATION, json.dumps(federation))
         kept = [line for line in _lines(self.run_dir / METRICS) if json.loads(line)["round"] <= round_number]
@@ -127,9 +130,10 @@ def _check_same_study(run_dir: Path, study: Study) -> None:
                 f"--resume: {run_dir / CONFIG} was run with {field} {before[field]!r}, not {value!r}; "
                 "give the same options, or run in a new directory"
             )
-    if study.learning_rate_schedule != "constant" and before["rounds"] != study.rounds:
+    schedules = {study.learning_rate_schedule, study.server_schedule}
+    if schedules != {"constant"} and before["rounds"] != study.rounds:
         raise UserError(
-            f"--resume: the {study.learning_rate_schedule} schedule was laid out for {before['rounds']} rounds, "
+            f"--resume: the cosine schedule was laid out for {before['rounds']} rounds, "
             f"not {study.rounds}; give the same --rounds"
         )
 
@@ -157,7 +161,13 @@ def _signals() -> Iterator[list[int]]:
 
 
 def run(
-    simulation: Simulation, run_dir: Path | None, *, resume: bool = False, quiet: bool = True, tensorboard: bool = False
+    simulation: Simulation,
+    run_dir: Path | None,
+    *,
+    resume: bool = False,
+    quiet: bool = True,
+    tensorboard: bool = False,
+    report: bool = True,
 ) -> dict[str, Any]:
     """Run a simulation to its study's last round; return the summary.
 
@@ -167,6 +177,7 @@ def run(
         resume: continue from the last checkpoint in ``run_dir``.
         quiet: show no progress.
         tensorboard: write TensorBoard files too.
+        report: write figures and report.html at the end.
 
     Raises:
         UserError: see :class:`Writer`.
@@ -177,11 +188,14 @@ def run(
     with ExitStack() as stack:
         checkpoints = None
         if run_dir is not None:
+            run_dir.mkdir(parents=True, exist_ok=True)
             checkpoints = Checkpoints(run_dir / "checkpoints")
             stack.callback(checkpoints.close)
             if resume:
                 _, simulation.state = checkpoints.restore(simulation.state)
         first = simulation.round_number
+        if first > study.rounds:
+            raise UserError(f"--resume: {run_dir} has done {first} rounds already; give --rounds {first} or more")
         writer.open(study, simulation.federation.describe(), first)
         stack.callback(writer.close)
         board = _tensorboard(run_dir, stack) if tensorboard else None
@@ -198,7 +212,9 @@ def run(
                 raise Stopped(caught[0], simulation.round_number, study.rounds, run_dir)
         summary = loop.summary()
     if run_dir is not None:
-        _finish(run_dir, summary)
+        _write(run_dir / SUMMARY, json.dumps(summary, indent=2))
+        if report:
+            _report(run_dir)
     return summary
 
 
@@ -246,8 +262,8 @@ class _Loop:
 
     def summary(self) -> dict[str, Any]:
         simulation, rows = self.simulation, self.rows
-        if not self.scores:
-            self.evaluate()
+        if not self.scores:  # resumed after the last round, whose scores the metrics have
+            self.scores = simulation.evaluate()
         seconds = sorted(row["seconds"] for row in rows)
         sent = [sum(row[key] for row in rows) for key in ("bytes_up", "bytes_down")]
         took_part = max(1, sum(row["clients"] for row in rows))
@@ -292,8 +308,7 @@ def _tensorboard(run_dir: Path | None, stack: ExitStack) -> Any:
     return stack.enter_context(TensorBoardWriter(run_dir))
 
 
-def _finish(run_dir: Path, summary: dict[str, Any]) -> None:
-    _write(run_dir / SUMMARY, json.dumps(summary, indent=2))
+def _report(run_dir: Path) -> None:
     try:
         from mmfl_jax.report import write_report
 
@@ -323,17 +338,11 @@ def fresh_run_dir(study: Study) -> Path:
     return path
 
 
-def load(run_dir: Path, archive: str | None = None) -> Simulation:
-    """Return the simulation of a run directory, with the state of its best checkpoint.
-
-    Args:
-        run_dir: of a finished or stopped run.
-        archive: evaluate on another archive than the run's.
-    """
+def load(run_dir: Path) -> Simulation:
+    """Return the simulation of a run directory, finished or stopped, with the state of its last checkpoint."""
     from mmfl_jax.simulation import Simulation
 
-    study = Study.from_json(run_dir / CONFIG)
-    simulation = Simulation(study.replace(archive=archive) if archive else study)
+    simulation = Simulation(Study.from_json(run_dir / CONFIG))
     checkpoints = Checkpoints(run_dir / "checkpoints")
     try:
         _, simulation.state = checkpoints.restore(simulation.state)

@@ -13,6 +13,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from mmfl_jax import costs
+from mmfl_jax.archives.base import Archive
 from mmfl_jax.build import MakeModel, open_federation, program_of
 from mmfl_jax.engine.data import Normalizer, group_data, place_slots
 from mmfl_jax.engine.execution import Resident, Streamed
@@ -147,25 +148,40 @@ class Simulation:
         sent = {"bytes_up": sum(up for up, _ in traffic), "bytes_down": sum(down for _, down in traffic)}
         return {"round": number + 1, **metrics, "seconds": seconds, **cost, **sent}
 
-    def evaluate(self) -> dict[str, dict[str, Any]]:
-        """Return the scores of the global model on the test samples, by modality set."""
-        if self._evaluator is None:
-            self._evaluator = self._evaluator_of(self.federation.test)
-        return self._evaluator.evaluate(*self.program.evaluation_variables(self.state))
+    def evaluate(self, archive: Archive | None = None) -> dict[str, dict[str, Any]]:
+        """Return the scores of the global model by modality set.
 
-    def _evaluator_of(self, samples: np.ndarray) -> Evaluator:
-        return Evaluator(self.federation.archive, samples, self.program.template, self.normalizer)
+        Args:
+            archive: to score on, with the classes and modalities of the simulation's own: its official test samples,
+                or all of it where it has none. None for the simulation's own test samples.
+
+        Raises:
+            UserError: for an archive of other classes or modalities.
+        """
+        if archive is not None:
+            _check_alike(self.federation.archive, archive)
+            samples = np.arange(len(archive)) if archive.splits is None else np.flatnonzero(archive.splits == "test")
+            evaluator = Evaluator(archive, samples, self.program.template, self.normalizer)
+        else:
+            if self._evaluator is None:
+                test = self.federation.test
+                self._evaluator = self._evaluator_of(test, min(256, len(test)))
+            evaluator = self._evaluator
+        return evaluator.evaluate(*self.program.evaluation_variables(self.state))
+
+    def _evaluator_of(self, samples: np.ndarray, batch_size: int) -> Evaluator:
+        return Evaluator(self.federation.archive, samples, self.program.template, self.normalizer, batch_size)
 
     def evaluate_clients(self) -> list[dict[str, Any]]:
         """Return each client's scores on its own samples, with its private variables where there are any."""
         rows = []
+        params, stats = self.program.evaluation_variables(self.state)
         for g, group in enumerate(self.federation.groups):
             for i, name in enumerate(group.names):
                 own = {n: v[i] for n, v in self.state.clients[g].items()}
-                params, stats = self.program.evaluation_variables(self.state)
-                params = {n: own.get(n, v) for n, v in params.items()}
-                stats = {n: own.get(n, v) for n, v in stats.items()}
-                scores = self._evaluator_of(group.client(i)).evaluate(params, stats)
+                variables = [{n: own.get(n, v) for n, v in kind.items()} for kind in (params, stats)]
+                # One batch size for all: clients of any size share one compilation.
+                scores = self._evaluator_of(group.client(i), 32).evaluate(*variables)
                 rows.append({"name": name, "modalities": list(group.modalities), "evaluation": scores})
         return rows
 
@@ -173,7 +189,8 @@ class Simulation:
         """Return the scores of always answering with what is most frequent among the training samples."""
         archive = self.federation.archive
         train = np.unique(np.concatenate([group.samples for group in self.federation.groups]))
-        return most_frequent_baseline(archive.task, archive.labels[train], archive.labels[self.federation.test])
+        labels, classes = archive.labels, len(archive.class_names)
+        return most_frequent_baseline(archive.task, labels[train], labels[self.federation.test], classes)
 
     def cost(self) -> dict[str, Any]:
         """Return floating-point operations a round, compile time and memory."""
@@ -181,7 +198,11 @@ class Simulation:
         flops = 0.0
         share = (self.study.clients_per_round or self.federation.clients) / self.federation.clients
         for group, steps in enumerate(self._steps):
-            flops += costs.step_flops(self.program, self.state, self.execution.data, group) * float(steps.sum()) * share
+            flops += (
+                costs.step_flops(self.program, self.state, self.execution.example(group), group)
+                * float(steps.sum())
+                * share
+            )
         return {
             "flops_per_round": flops,
             "compile_seconds": self.compile_seconds,
@@ -192,14 +213,29 @@ class Simulation:
         """Return the SHA-256 of the global parameters."""
         return digest(self.state.params)
 
-    def run(self, run_dir: str | Path | None = None, *, resume: bool = False, quiet: bool = True) -> dict[str, Any]:
+    def run(
+        self, run_dir: str | Path | None = None, *, resume: bool = False, quiet: bool = True, report: bool = True
+    ) -> dict[str, Any]:
         """Run the study's rounds and return the summary.
 
         Args:
             run_dir: where to write configuration, metrics, checkpoints, summary and report; None writes nothing.
             resume: continue from the last checkpoint in ``run_dir``.
             quiet: show no progress.
+            report: write figures and report.html at the end.
         """
         from mmfl_jax.runs import run  # the run directory's room knows this one
 
-        return run(self, Path(run_dir) if run_dir else None, resume=resume, quiet=quiet)
+        return run(self, Path(run_dir) if run_dir else None, resume=resume, quiet=quiet, report=report)
+
+
+def _check_alike(own: Archive, other: Archive) -> None:
+    if other.class_names != own.class_names or other.task != own.task:
+        raise UserError(
+            f"archive {other.name} has {len(other.class_names)} {other.task} classes, not the {len(own.class_names)} "
+            f"{own.task} classes of the run"
+        )
+    for m, spec in own.modalities.items():
+        found = other.modalities[m].shape if m in other.modalities else "nothing"
+        if found != spec.shape:
+            raise UserError(f"archive {other.name}: modality {m} has {found}, not {spec.shape} as in the run")

@@ -52,6 +52,10 @@ class Study:
     """Server: average, momentum, adam or adagrad."""
     server_learning_rate: float = 1.0
     """Learning rate of the server."""
+    server_epsilon: float = 1e-3
+    """Adaptivity floor of the server's adam and adagrad (tau of FedAdam)."""
+    server_schedule: str = "constant"
+    """Server's learning rate over rounds: constant or cosine (down to 0 at the last round)."""
     proximal_weight: float = 0.0
     """Weight of FedProx's pull towards the received parameters."""
     logit_calibration: str = "none"
@@ -80,6 +84,8 @@ class Study:
     """Channels that are whitened together."""
     whitening_epsilon: float = 1e-3
     """Shrinkage of the covariance towards the identity."""
+    whitening_moments: str = "batch"
+    """Moments that whiten in training: batch, or pooled (the server's, followed by the client)."""
     precision: str = "float32"
     """Compute type of the model: float32 or bfloat16."""
 
@@ -109,7 +115,11 @@ class Study:
     client_learning_rate: float = 1e-3
     """Learning rate of the clients."""
     learning_rate_schedule: str = "constant"
-    """Learning rate over rounds: constant or cosine (down to 0 at the last round)."""
+    """Clients' learning rate over rounds: constant or cosine (down to 0 at the last round)."""
+    flips: bool = False
+    """Train on mirror images and quarter turns of images too."""
+    mask_dates: float = 0.0
+    """Share of the dates of a series that is hidden in training."""
     seed: int = 0
     """Seed of partition, weights and batches."""
 

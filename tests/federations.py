@@ -49,3 +49,26 @@ def simulation(federation, **options):
     """Return a simulation with plain SGD, whose steps do not amplify rounding as Adam's first ones do."""
     defaults = {"client_optimizer": "sgd", "client_learning_rate": 0.05, "batch_size": 16, "width": 8, "mim_size": 8}
     return Simulation(Study(**{**defaults, **options}), federation)
+
+
+def write_study(folder, **options):
+    """Write an archive of two series, and a study of it that runs in seconds; return the study's file."""
+    rng = np.random.default_rng(0)
+    label = rng.integers(0, 3, 120).astype(np.int32)
+    signal = rng.normal(size=(3, 1, 1))[label]
+    np.savez(
+        folder / "archive.npz",
+        s1=(signal + rng.normal(size=(120, 5, 2))).astype(np.float32),
+        s2=(signal + rng.normal(size=(120, 5, 3))).astype(np.float32),
+        label=label,
+        class_names=np.array(["wheat", "maize", "rye", "nobody's"]),
+        region=np.array([f"r{i % 7}" for i in range(120)]),
+    )
+    defaults = {"archive": f"arrays:{folder / 'archive.npz'}", "partition": "by:region", "clients": 4, "rounds": 2}
+    small = {"algorithm": "mf", "client_optimizer": "sgd", "batch_size": 16, "width": 8, "mim_size": 8}
+    lines = [f"    {name}={value!r}," for name, value in {**defaults, **small, **options}.items()]
+    path = folder / "small.py"
+    path.write_text(
+        "\n".join(["from mmfl_jax import Study", "", "study = Study(", '    name="small",', *lines, ")", ""])
+    )
+    return path

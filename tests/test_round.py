@@ -11,7 +11,7 @@ from mmfl_jax.engine.round import AXIS, finish, keep_private, make_round, train_
 
 SIZES = [1, 3, 17, 1000, 8, 40]
 SINGLE = [("s1",), ("s2",), ("s1",), ("s2",), ("s2",), ("s1",)]
-MIXED = [("s1",), ("s2",), ("s1", "s2"), ("s2",), ("s1", "s2"), ("s1",)]
+MIXED = [("s1",), ("s1", "s2"), ("s1", "s2"), ("s1",)]
 
 
 def reference_state(sim, rounds=1):
@@ -40,29 +40,31 @@ def assert_close(state, expected, relative=1e-5):
             assert np.abs(a - b).max(initial=0) <= relative * scale, f"{field}{jax.tree_util.keystr(path)}"
 
 
-@pytest.mark.parametrize("chunk_size", [1, 4, 6])
 @pytest.mark.parametrize(
-    "options",
+    ("chunk_sizes", "options"),
     [
-        {"algorithm": "mf"},
-        {"algorithm": "mf+fw+mim", "whitening_where": "all"},
-        {"algorithm": "mf+fw+mim", "private": "norm", "server_optimizer": "momentum", "weighting": "uniform"},
-        {"algorithm": "unified", "norm": "group", "logit_calibration": "relative"},
-        {"algorithm": "separate", "proximal_weight": 0.1},
+        ([1, 4, 6], {"algorithm": "mf+fw+mim", "whitening_where": "all"}),
+        ([4], {"algorithm": "mf+fw+mim", "private": "norm", "server_optimizer": "momentum", "weighting": "uniform"}),
+        ([1], {"algorithm": "mf"}),
+        ([6], {"algorithm": "unified", "norm": "group", "logit_calibration": "relative"}),
+        ([4], {"algorithm": "separate", "proximal_weight": 0.1}),
     ],
-    ids=lambda options: options["algorithm"],
+    ids=["mf+fw+mim", "private", "mf", "unified", "separate"],
 )
-def test_round_equals_the_python_loop(chunk_size, options):
+def test_round_equals_the_python_loop(chunk_sizes, options):
     federation = ragged_federation(SIZES, SINGLE)
-    sim = simulation(federation, chunk_size=chunk_size, **options)
-    expected = reference_state(sim)
-    sim.run_round()
-    assert_close(sim.state, expected)
+    expected = None
+    for chunk_size in chunk_sizes:
+        sim = simulation(federation, chunk_size=chunk_size, **options)
+        # The loop knows no chunks: what it gives for the first size is right for all.
+        expected = expected or reference_state(sim)
+        sim.run_round()
+        assert_close(sim.state, expected)
 
 
 @pytest.mark.parametrize("source", ["pairs", "places", "prototypes"])
 def test_round_equals_the_python_loop_for_groups_of_several_modalities(source):
-    federation = ragged_federation([5, 9, 12, 4, 7, 30], MIXED)
+    federation = ragged_federation([5, 9, 12, 30], MIXED)
     if source == "places":  # the same places seen by owners of different sensors
         memory = federation.archive
         held = [
@@ -80,8 +82,8 @@ def test_round_equals_the_python_loop_for_groups_of_several_modalities(source):
     assert_close(sim.state, expected, 3e-5)
 
 
-def test_images_with_batch_statistics_equal_the_python_loop():
-    federation = ragged_federation([3, 9], [("s1",), ("s2",)], shapes={"s1": (8, 8, 2), "s2": (8, 8, 3)})
+def test_images_with_batch_statistics_equal_the_python_loop_though_nobody_holds_a_modality():
+    federation = ragged_federation([3, 9], [("s1",), ("s1",)], shapes={"s1": (8, 8, 2), "s2": (8, 8, 3)})
     sim = simulation(federation, algorithm="mf+fw", encoder="resnet8", width=4)
     expected = reference_state(sim)
     sim.run_round()

@@ -56,6 +56,10 @@ class Resident:
         plans, cost = self.planner.lay(members)
         return jax.device_put(plans, NamedSharding(self.mesh, P(AXIS))), cost
 
+    def example(self, group: int) -> GroupData:
+        """Return samples of a group as a round receives them."""
+        return self.data[group]
+
 
 class Streamed:
     """Run rounds in waves of clients: the host reads the next wave while the device trains this one.
@@ -142,6 +146,10 @@ class Streamed:
         loaded = tuple(self._load_group(group, chosen) for group, chosen in enumerate(members))
         data = jax.device_put(loaded, NamedSharding(self.mesh, P()))
         return data, jax.device_put(plans, NamedSharding(self.mesh, P(AXIS))), cost
+
+    def example(self, group: int) -> GroupData:
+        """Return samples of a group as a wave of nobody has them: zeros."""
+        return self._load_group(group, np.zeros(0, np.int64))
 
     def _load_group(self, group: int, chosen: np.ndarray) -> GroupData:
         clients, host, capacity = self.federation.groups[group], self.data[group], self.capacity[group]

@@ -69,19 +69,20 @@ class Losses(NamedTuple):
     mim: Array
 
 
-def draw_batch(data: GroupData, client: Array, seed: Array, step: Array, batch_size: int) -> Batch:
-    """Return the batch of a client's local step.
+def draw_batch(program: Program, data: GroupData, client: Array, seed: Array, step: Array) -> Batch:
+    """Return the batch of a client's local step, augmented.
 
     Args:
+      program: what is computed.
       data: of the client's group.
       client: int32, its number within the group.
       seed: uint32, of the client in this round.
       step: int32.
-      batch_size: samples in the batch.
     """
-    rows = data.begins[client] + batch_positions(seed, step, batch_size, data.sizes[client])
+    rows = data.begins[client] + batch_positions(seed, step, program.batch_size, data.sizes[client])
+    images = {m: images[rows] for m, images in data.images.items()}
     return Batch(
-        {m: images[rows] for m, images in data.images.items()},
+        program.augmentation(images, jax.random.fold_in(jax.random.key(seed), step)),
         data.labels[rows],
         None if data.places is None else data.places[rows],
         None if data.offsets is None else data.offsets[client],

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from mmfl_jax.algorithms import Algorithm
+from mmfl_jax.engine.augment import Augmentation
 from mmfl_jax.engine.relay import Relay
 from mmfl_jax.engine.state import ServerState
 from mmfl_jax.models import MultiModalModel, Template, Variables, values
@@ -34,6 +35,7 @@ class Program:
       algorithm: what is added to local training, and the server's update.
       relay: MIM's source of positives, None without MIM.
       batch_size: of a local step.
+      augmentation: of its samples.
       weighting: of clients in averages: ``samples`` or ``uniform``.
     """
 
@@ -47,6 +49,7 @@ class Program:
     algorithm: Algorithm
     relay: Relay | None
     batch_size: int
+    augmentation: Augmentation = dataclasses.field(default_factory=Augmentation)
     weighting: str = "samples"
 
     @classmethod

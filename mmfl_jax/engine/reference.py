@@ -71,7 +71,7 @@ def _step(
     step: Array,
     rate: Array,
 ) -> tuple[Local, dict[str, Array], Batch]:
-    batch = draw_batch(data, client, seed, step, program.batch_size)
+    batch = draw_batch(program, data, client, seed, step)
     local, _, projections = local_step(program, group, received, local, batch, state.relay, rate)
     return local, projections, batch
 

@@ -131,7 +131,7 @@ def train_chunk(
     def body(step: Array, carry: tuple[Local, Sums]) -> tuple[Local, Sums]:
         before, sums = carry
         active = step < steps
-        batch = jax.vmap(lambda c, s: draw_batch(data, c, s, step, program.batch_size))(index, seeds)
+        batch = jax.vmap(lambda c, s: draw_batch(program, data, c, s, step))(index, seeds)
         after, losses, projections = step_of(received, before, batch)
         if len(clients) > 1:  # a chunk of one runs exactly as long as its client
             after = jax.tree.map(
@@ -239,7 +239,7 @@ def finish(program: Program, state: ServerState, sums: Sums) -> tuple[ServerStat
     """Return the state after the server's update, and the round's metrics."""
 
     def mean(name: str, total: Array) -> tuple[Array, Array]:
-        weight = sums["weight"][np.array(program.contributors(name))].sum()
+        weight = sums["weight"][np.array(program.contributors(name), np.int32)].sum()
         return total / jnp.where(weight > 0, weight, 1), weight > 0
 
     delta, seen = {}, {}

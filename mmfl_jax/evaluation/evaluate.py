@@ -33,16 +33,9 @@ def set_name(modalities: Sequence[str]) -> str:
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _predict(template: _Frozen, task: str, params: Variables, stats: Variables, inputs: dict[str, Array]) -> Array:
-    logits = template.value.module(params, stats)(inputs, train=False).logits
+def _predict(template: Template, task: str, params: Variables, stats: Variables, inputs: dict[str, Array]) -> Array:
+    logits = template.module(params, stats)(inputs, train=False).logits
     return jax.nn.sigmoid(logits) if task == "multilabel" else jax.nn.softmax(logits)
-
-
-class _Frozen:
-    """Make a template a static argument: the same object, the same compilation."""
-
-    def __init__(self, value: Template):
-        self.value = value
 
 
 class Evaluator:
@@ -60,9 +53,9 @@ class Evaluator:
         self, archive: Archive, samples: np.ndarray, template: Template, normalizer: Normalizer, batch_size: int = 256
     ):
         self.archive, self.samples, self.normalizer = archive, samples, normalizer
-        self.batch_size = min(batch_size, len(samples))
+        self.batch_size = batch_size
         self.labels = archive.labels[samples]
-        self._template = _Frozen(template)
+        self._template = template
         size = sum(int(np.prod(spec.shape)) * 4 for spec in archive.modalities.values()) * len(samples)
         self._kept: list[dict[str, Array]] | None = None
         if size <= _RESIDENT_BYTES:

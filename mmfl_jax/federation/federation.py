@@ -202,12 +202,12 @@ def _share(option: str, text: str) -> float:
 
 
 def _fold(archive: Archive, form: str) -> np.ndarray:
-    _, name, *rest = form.split(":")
+    name, _, numbers = form.removeprefix("by:").partition(":")
     try:
-        fold, folds = (int(part) for part in (rest[0] if rest else "0/5").split("/"))
+        fold, folds = (int(number) for number in (numbers or "0/5").split("/"))
     except ValueError:
         raise UserError(f"--test-split {form!r}: folds are written by:ATTRIBUTE:FOLD/FOLDS, such as 0/5") from None
-    values, inverse = np.unique(archive.attribute(name).astype(str), return_inverse=True)
+    values, inverse = np.unique(archive.attribute(name), return_inverse=True)
     if not 0 <= fold < folds <= len(values) or folds < 2:
         raise UserError(f"--test-split {form!r}: needs 0 <= FOLD < FOLDS <= {len(values)}, the values of {name}")
     # What GroupKFold(shuffle=True) does: the values in random order, cut into folds of equal numbers of values.

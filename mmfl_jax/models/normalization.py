@@ -18,6 +18,7 @@ Array = jax.Array
 
 NORMS = ("batch", "group", "none")
 PLACES = ("stem", "stem+stage1", "all")
+MOMENTS = ("batch", "pooled")
 MOMENTUM = 0.1
 
 
@@ -32,6 +33,8 @@ class Normalization:
       group_size: channels that are whitened together.
       epsilon: shrinkage of the covariance towards the identity.
       iterations: of Newton-Schulz.
+      moments: that whiten in training: ``batch``, or ``pooled``, those received from the server and followed since. The
+        latter are what tests use, so that a client whose classes or land differ learns on the same scale.
       dtype: compute type of the layer's output; statistics are float32.
     """
 
@@ -41,6 +44,7 @@ class Normalization:
     group_size: int = 4
     epsilon: float = 1e-3
     iterations: int = 5
+    moments: str = "batch"
     dtype: jnp.dtype | None = None
 
     def layer(self, channels: int, stage: int, rngs: nnx.Rngs) -> nnx.Module:
@@ -94,12 +98,13 @@ class Whitening(nnx.Module):
 
     def __call__(self, x: Array, use_running_average: bool = False) -> Array:
         """Return the whitened ``x [batch, ..., channels]``; in training, update the running moments."""
-        if use_running_average:
-            mean, covariance = self.mean[...], self.cov[...]
-        else:
-            mean, covariance = whitening.group_moments(x, self.group_size)
-            self.mean[...] = (1 - MOMENTUM) * self.mean[...] + MOMENTUM * jax.lax.stop_gradient(mean)
-            self.cov[...] = (1 - MOMENTUM) * self.cov[...] + MOMENTUM * jax.lax.stop_gradient(covariance)
+        mean, covariance = self.mean[...], self.cov[...]
+        if not use_running_average:
+            batch_mean, batch_covariance = whitening.group_moments(x, self.group_size)
+            self.mean[...] = (1 - MOMENTUM) * mean + MOMENTUM * jax.lax.stop_gradient(batch_mean)
+            self.cov[...] = (1 - MOMENTUM) * covariance + MOMENTUM * jax.lax.stop_gradient(batch_covariance)
+            if self.options.moments == "batch":
+                mean, covariance = batch_mean, batch_covariance
         options = self.options
         matrix = whitening.whitening_matrix(
             whitening.shrink(covariance, options.epsilon), options.whitening, options.iterations

@@ -15,11 +15,11 @@ def scope(name: str, private: Sequence[str] = ()) -> str:
 
     Args:
       name: of the variable, such as ``encoders/s1/stem/kernel``.
-      private: words; a variable with one of them inside a part of its name stays with the client. ``norm`` gives FedBN
-        (Li et al., ICLR 2021), ``head`` gives personal heads (Arivazhagan et al., 2019).
+      private: words; a variable stays with the client if one of them is in the name of a module it belongs to.
+        ``norm`` gives FedBN (Li et al., ICLR 2021), ``head`` gives personal heads (Arivazhagan et al., 2019).
     """
     parts = name.split("/")
-    if any(word in part for word in private for part in parts):
+    if any(word in part for word in private for part in parts[:-1]):
         return PRIVATE
     if parts[0] in ("encoders", "projectors", "heads") and parts[1] != UNIFIED:
         return parts[1]

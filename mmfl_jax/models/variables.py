@@ -24,7 +24,7 @@ def _flat(state: nnx.State) -> dict[str, tuple[tuple[Any, ...], nnx.Variable]]:
     return {_name(path): (path, variable) for path, variable in nnx.to_flat_state(state)}
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)  # hashed by identity: a static argument of jitted functions
 class Template:
     """Hold a module's structure: its arrays come and go as flat dictionaries.
 

@@ -1,0 +1,28 @@
+"""What each module brings on the twin: unified FedAvg, MF, MF+FW, MF+MIM and all three, over seeds.
+
+Command: python experiments/ablation.py runs/ablation
+"""
+
+import sys
+from pathlib import Path
+
+from mmfl_jax import Study
+from mmfl_jax.study import load_study
+
+ALGORITHMS = ("unified", "mf", "mf+fw", "mf+mim", "mf+fw+mim")
+
+
+def studies(seeds: int = 3) -> list[Study]:
+    """Return the quickstart study for every algorithm and seed."""
+    base = load_study(str(Path(__file__).with_name("quickstart.py"))).replace(checkpoint_every=20)
+    return [
+        base.replace(name=f"{algorithm}-seed{seed}", algorithm=algorithm, seed=seed)
+        for seed in range(seeds)
+        for algorithm in ALGORITHMS
+    ]
+
+
+if __name__ == "__main__":
+    from sweep import sweep
+
+    sweep(studies(), Path(sys.argv[1]))

@@ -1,0 +1,65 @@
+"""WorldCereal in Canada: 8 crops from Sentinel-1 and -2 series, 16 owners of whole regions with one sensor each.
+
+One fold (the study): mmfl-jax run worldcereal --archive arrays:worldcereal_canada.npz
+All of the comparison: python experiments/worldcereal.py worldcereal_canada.npz runs/worldcereal
+"""
+
+import sys
+from pathlib import Path
+
+from mmfl_jax import Study
+
+study = Study(
+    name="worldcereal",
+    archive="arrays:worldcereal_canada.npz",
+    modalities="s1,s2",
+    partition="by:region",
+    clients=16,
+    test_split="by:region:0/5",
+    algorithm="mf+fw+mim",
+    whitening_where="stem",
+    whitening_moments="pooled",  # an owner's batch has the classes of its regions: its own moments would hide them
+    width=256,
+    norm="none",
+    mim_weight=0.3,
+    logit_calibration="share",
+    calibration_strength=0.3,
+    mask_dates=0.5,
+    # One step a round on a server with Adam: clients of whole regions drift apart within even two epochs.
+    rounds=500,
+    local_steps=1,
+    batch_size=32,
+    client_optimizer="sgd",
+    client_learning_rate=1.0,
+    server_optimizer="adam",
+    server_learning_rate=1e-3,
+    server_epsilon=1e-6,
+    server_schedule="cosine",
+    evaluate_every=50,
+    checkpoint_every=250,
+)
+
+ALGORITHMS = ("unified", "mf", "mf+fw", "mf+mim", "mf+fw+mim")
+FOLDS = 5
+
+
+def studies(archive: Path, seeds: int = 3) -> list[Study]:
+    """Return the study for every algorithm, seed and fold."""
+    return [
+        study.replace(
+            name=f"{algorithm}-seed{seed}-fold{fold}",
+            archive=f"arrays:{archive}",
+            algorithm=algorithm,
+            seed=seed,
+            test_split=f"by:region:{fold}/{FOLDS}",
+        )
+        for seed in range(seeds)
+        for algorithm in ALGORITHMS
+        for fold in range(FOLDS)
+    ]
+
+
+if __name__ == "__main__":
+    from sweep import sweep
+
+    sweep(studies(Path(sys.argv[1])), Path(sys.argv[2]), over=("seed", "test_split"))

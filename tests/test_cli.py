@@ -1,0 +1,286 @@
+"""The command line: the run directory it writes, and one clear line for every mistake."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from federations import write_study
+
+from mmfl_jax import Study
+from mmfl_jax.cli import main
+
+COST = {"flops_per_round", "compile_seconds", "seconds_per_round", "padding_waste", "peak_memory_bytes"}
+COMMUNICATION = {"bytes_up_per_client", "bytes_down_per_client", "total_bytes"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("cli")
+
+
+@pytest.fixture(scope="module")
+def study(folder):
+    return str(write_study(folder))
+
+
+@pytest.fixture(scope="module")
+def run_dir(folder, study):
+    """The directory of a finished run."""
+    path = folder / "run"
+    main(["run", study, "--run-dir", str(path), "--evaluate-clients", "--quiet"])
+    return path
+
+
+def leave(capsys, *arguments):
+    """Run the command line to its mistake; return the exit code and what it said on standard error."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as left:
+        main([str(argument) for argument in arguments])
+    return left.value.code, capsys.readouterr().err
+
+
+def assert_one_line(capsys, message, *arguments):
+    code, said = leave(capsys, *arguments)
+    assert code == 2
+    assert len(said.splitlines()) == 1
+    assert said.startswith("mmfl-jax: ")
+    assert message in said
+
+
+def test_run_directory_holds_what_is_promised(run_dir):
+    assert {path.name for path in run_dir.iterdir()} == {
+        "config.json",
+        "federation.json",
+        "metrics.jsonl",
+        "summary.json",
+        "checkpoints",
+        "report.html",
+        "figures",
+    }
+    assert list((run_dir / "figures").glob("*.png"))
+    config = Study.from_json(run_dir / "config.json")
+    assert (config.name, config.rounds, config.width) == ("small", 2, 8)
+    rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    assert [(row["kind"], row["round"]) for row in rows] == [
+        ("evaluation", 0),
+        ("round", 1),
+        ("round", 2),
+        ("evaluation", 2),
+    ]
+    assert all(np.isfinite(row["loss"]) for row in rows if row["kind"] == "round")
+
+
+def test_summary_holds_what_is_promised(run_dir):
+    summary = json.loads((run_dir / "summary.json").read_text())
+    assert summary["rounds"] == 2
+    assert list(summary["evaluation"]) == ["s1", "s2", "s1+s2"]
+    for scores in summary["evaluation"].values():
+        assert {"f1_micro", "f1_macro", "accuracy", "f1_per_class"} <= set(scores)
+    assert set(summary["communication"]) == COMMUNICATION
+    assert set(summary["cost"]) == COST
+    assert all(value is not None for value in summary["cost"].values())
+    communication = summary["communication"]
+    each = communication["bytes_up_per_client"] + communication["bytes_down_per_client"]
+    assert communication["total_bytes"] == each * 4 * 2  # four clients, two rounds
+    assert len(summary["state_sha256"]) == 64
+    assert {"python", "jax", "flax", "numpy", "mmfl_jax"} <= set(summary["versions"])
+    assert summary["skipped_clients"] == 0
+    assert len(summary["clients"]) == 4
+
+
+def test_a_class_that_nobody_has_does_no_harm(run_dir):
+    summary = json.loads((run_dir / "summary.json").read_text())
+    for scores in summary["evaluation"].values():
+        assert scores["support"][3] == 0
+        assert scores["f1_per_class"][3] in (None, 0.0)  # 0 where a sample was taken for it
+        known = [value for value in scores["f1_per_class"] if value is not None]
+        assert scores["f1_macro"] == pytest.approx(np.mean(known))
+    assert summary["baseline"]["f1_per_class"][3] is None
+
+
+def test_evaluate_scores_the_last_checkpoint(run_dir, capsys):
+    main(["evaluate", str(run_dir)])
+    assert "after 2 rounds" in capsys.readouterr().out
+    found = json.loads((run_dir / "evaluation.json").read_text())
+    assert found["round"] == 2
+    assert found["evaluation"] == json.loads((run_dir / "summary.json").read_text())["evaluation"]
+
+
+def test_evaluate_scores_another_archive_of_the_same_classes(run_dir, folder, capsys):
+    scores = json.loads((run_dir / "evaluation.json").read_text())["evaluation"]
+    arrays = dict(np.load(folder / "archive.npz"))
+    half = {name: values if name == "class_names" else values[::2] for name, values in arrays.items()}
+    np.savez(folder / "half.npz", **half)
+    main(["evaluate", str(run_dir), "--archive", f"arrays:{folder / 'half.npz'}"])
+    found = json.loads((run_dir / "evaluation.json").read_text())
+    assert sum(found["evaluation"]["s1"]["support"]) == len(half["label"])
+    assert found["evaluation"] != scores
+    np.savez(folder / "other.npz", **{**half, "s1": half["s1"][:, :-1]})
+    assert_one_line(capsys, "modality s1 has", "evaluate", run_dir, "--archive", f"arrays:{folder / 'other.npz'}")
+
+
+def test_compare_and_report_of_a_run(run_dir, folder, capsys):
+    again = folder / "again"
+    shutil.copytree(run_dir, again)
+    main(["compare", str(run_dir), str(again), "--output", str(folder / "curves.png")])
+    assert "s1+s2" in capsys.readouterr().out
+    assert (folder / "curves.png").read_bytes()[:4] == b"\x89PNG"
+    (run_dir / "report.html").unlink()
+    main(["report", str(run_dir)])
+    assert str(run_dir / "report.html") in capsys.readouterr().out
+    assert "<html" in (run_dir / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("what", "expected"),
+    [("studies", ["quickstart"]), ("algorithms", ["unified", "mf+fw+mim"]), ("archives", ["twin", "arrays"])],
+)
+def test_list(what, expected, capsys):
+    main(["list", what])
+    names = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+    assert set(expected) <= set(names)
+
+
+def test_usage_names_every_command(capsys):
+    main([])
+    said = capsys.readouterr().out
+    assert all(f"\n  {command} " in said for command in ("run", "evaluate", "compare", "report", "list"))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--algorithm", "mf+fv"], "--algorithm 'mf+fv' is unknown; one of unified, separate, mf"),
+        (["--encoder", "resnet9"], "--encoder 'resnet9' is unknown; one of auto"),
+        (["--encoder", "resnet8"], "--encoder resnet8 takes samples of 3 axes"),
+        (["--fusion", "product"], "--fusion 'product' is unknown; one of mean, sum, max, concat"),
+        (["--norm", "layer"], "--norm 'layer' is unknown; one of batch, group, none"),
+        (["--whitening", "pca"], "--whitening 'pca' is unknown; one of cholesky, zca, newton_schulz"),
+        (["--whitening-epsilon", "2"], "--whitening-epsilon must lie between 0 and 1, not 2.0"),
+        (["--logit-calibration", "fedcl"], "--logit-calibration 'fedcl' is unknown; one of none, fedlc"),
+        (["--client-optimizer", "sdg"], "--client-optimizer 'sdg' is unknown; one of adam"),
+        (["--server-optimizer", "fedadam"], "--server-optimizer 'fedadam' is unknown; one of average"),
+        (["--precision", "float16"], "--precision 'float16' is unknown; one of float32, bfloat16"),
+        (["--private", "nrom"], "--private 'nrom' is in no variable's name; words are such as norm or head"),
+        (["--rounds", "0"], "--rounds must be positive, not 0"),
+        (["--batch-size", "-1"], "--batch-size must be positive, not -1"),
+        (["--mim-weight", "-1"], "--mim-weight must not be negative, but is -1.0"),
+        (["--devices", "999"], "--devices 999: this host has"),
+        (["--chunk-size", "5"], "--chunk-size 5 is more than the 4 clients of a round; at most 4"),
+        (["--clients-per-round", "2", "--chunk-size", "3"], "--chunk-size 3 is more than the 2 clients of a round"),
+        (["--clients-per-round", "5"], "--clients-per-round 5 is more than the 4 clients"),
+        (["--clients", "97"], "--clients 97 is more than the 96 training samples"),
+        (["--clients", "8"], "--clients 8 is more than the 7 values of region"),
+        (["--partition", "by:regoin"], "'regoin' is no attribute of archive arrays (did you mean region?)"),
+        (["--modality-assignment", "both"], "--modality-assignment 'both' is unknown; one of single"),
+        (["--test-split", "official"], "--test-split official: archive arrays has no official split; try 0.2"),
+        (["--modalities", "s1,s3"], "'s3' is no modality of"),
+        (["--modalities", "S1"], "(did you mean s1?)"),
+        (["--archive", "arays:x.npz"], "'arays' is no kind of archive (did you mean arrays?)"),
+        (["--archive", "arrays:nowhere.npz"], "nowhere.npz: no such file"),
+        (["--modalities", "s1", "--algorithm", "mf+mim"], "MIM compares modalities, but there is only s1"),
+        (["--algorithm", "mf+mim", "--mim-positives", "pairs"], "choose --modality-assignment all or mixed"),
+        (["--algorithm", "mf+mim", "--mim-positives", "places"], "choose --modality-assignment split"),
+        (["--resume"], "--resume needs --run-dir"),
+    ],
+)
+def test_a_wrong_option_is_one_line_and_nothing_is_written(study, tmp_path, monkeypatch, capsys, options, message):
+    monkeypatch.chdir(tmp_path)
+    assert_one_line(capsys, message, "run", study, *options)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--rounds", "many"], "--rounds"),
+        (["--batch-size", "1.5"], "--batch-size"),
+        (["--algoritm", "mf"], "--algoritm"),
+        (["surplus"], "surplus"),
+    ],
+)
+def test_what_the_parser_refuses_leaves_with_2_too(study, tmp_path, monkeypatch, capsys, options, message):
+    monkeypatch.chdir(tmp_path)
+    code, said = leave(capsys, "run", study, *options)
+    assert code == 2
+    assert message in said
+    assert "Traceback" not in said
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "quikstart"], "study 'quikstart' is unknown; one of "),
+        (["run", "nowhere.py"], "study 'nowhere.py' is unknown"),
+        (["train", "quickstart"], "command 'train' is unknown; one of run, evaluate, compare, report, list"),
+        (["evaluate", "nowhere"], "nowhere/config.json does not exist; is nowhere a run directory?"),
+        (["report", "nowhere"], "nowhere"),
+        (["compare", "nowhere"], "nowhere"),
+    ],
+)
+def test_what_does_not_exist_is_named(arguments, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert_one_line(capsys, message, *arguments)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_without_a_study(tmp_path, capsys):
+    path = tmp_path / "mine.py"
+    path.write_text("study = 3\n")
+    assert_one_line(capsys, "mine.py assigns no `study = Study(...)`", "run", path)
+
+
+def test_run_needs_a_study(capsys):
+    code, said = leave(capsys, "run", "--rounds", "3")
+    assert code == 2
+    assert "mmfl-jax run needs a STUDY first, such as quickstart" in said
+
+
+def test_a_run_directory_that_exists_is_left_as_it_is(study, run_dir, capsys):
+    before = {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file()}
+    message = f"--run-dir {run_dir} exists; continue it with --resume, or name another directory"
+    assert_one_line(capsys, message, "run", study, "--run-dir", run_dir)
+    another = "was run with seed 0, not 1; give the same options, or run in a new directory"
+    assert_one_line(capsys, another, "run", study, "--run-dir", run_dir, "--resume", "--seed", "1")
+    assert {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file()} == before
+
+
+def test_resume_of_what_is_no_run(study, tmp_path, capsys):
+    assert_one_line(capsys, "x a run directory?", "run", study, "--run-dir", tmp_path / "x", "--resume")
+    (tmp_path / "config.json").write_text('{"rounds": 2')
+    assert_one_line(
+        capsys, "config.json is not a study's configuration", "run", study, "--run-dir", tmp_path, "--resume"
+    )
+    (tmp_path / "config.json").write_text('{"ruonds": 2}')
+    assert_one_line(
+        capsys, "config.json is not a study's configuration", "run", study, "--run-dir", tmp_path, "--resume"
+    )
+
+
+def test_a_run_directory_that_cannot_be_written(study, tmp_path, capsys, monkeypatch):
+    (tmp_path / "file").write_text("mine")
+    inside = tmp_path / "file" / "run"
+    assert_one_line(capsys, f"--run-dir {inside}: cannot write to", "run", study, "--run-dir", inside)
+    locked = tmp_path / "locked"
+    locked.mkdir()
+    # Tests may run as root, to whom no directory is closed.
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: access(path, mode) and str(path) != str(locked))
+    assert_one_line(capsys, f"cannot write to {locked}", "run", study, "--run-dir", locked / "run")
+    assert (tmp_path / "file").read_text() == "mine"
+    assert list(locked.iterdir()) == []
+
+
+def test_the_command_in_a_process_of_its_own(study):
+    call = [sys.executable, "-c", "from mmfl_jax.cli import main; main()", "run", study, "--fusion", "product"]
+    ended = subprocess.run(call, capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 2
+    assert ended.stdout == ""
+    assert ended.stderr == "mmfl-jax: --fusion 'product' is unknown; one of mean, sum, max, concat\n"
+    traced = subprocess.run([*call, "--debug"], capture_output=True, text=True, timeout=120)
+    assert "Traceback" in traced.stderr

@@ -1,0 +1,86 @@
+"""Costs against counts by hand."""
+
+import jax
+import pytest
+from federations import MemoryArchive, ragged_federation, simulation
+from flax import nnx
+
+from mmfl_jax import Simulation, Study
+from mmfl_jax.costs import client_bytes, step_flops
+from mmfl_jax.engine.round import empty_sums
+from mmfl_jax.federation import Federation
+from mmfl_jax.models import Output
+
+# Two dense layers of 8 behind 5 x 2 (s1) or 5 x 3 (s2) values, each with its normalisation; projector 8-8-4; 3 classes.
+LOCAL = 2 * (8 + 8) + 2 * (8 + 8)  # scale, bias, mean and variance of two normalisations
+PROJECTOR = (8 * 8 + 8) + (8 * 4 + 4)
+HEAD = 8 * 3 + 3
+S1 = (10 * 8 + 8) + (8 * 8 + 8) + LOCAL + PROJECTOR
+S2 = (15 * 8 + 8) + (8 * 8 + 8) + LOCAL + PROJECTOR
+HELD = [("s1",), ("s2",), ("s1", "s2")]
+SIZES = [7, 12, 9]
+
+
+def made(**options):
+    return simulation(ragged_federation(SIZES, HELD), algorithm="mf+mim", mim_size=4, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"private": "head"}, [S1, S2, S1 + S2]),
+        ({"private": "norm"}, [S1 + HEAD - LOCAL, S2 + HEAD - LOCAL, S1 + S2 + HEAD - 2 * LOCAL]),
+        ({"mim_positives": "pairs"}, [S1 + HEAD, S2 + HEAD, S1 + S2 + HEAD]),
+    ],
+    ids=["private head", "private norm", "pairs"],
+)
+def test_bytes_are_four_for_every_number_sent(options, expected):
+    sim = made(**options)
+    # Sums and counts of 3 classes go up for each modality held, directions of 3 classes come down for each other one.
+    slots = [(15, 12), (15, 12), (30, 24)] if sim.program.relay.source == "prototypes" else [(0, 0)] * 3
+    for group, (model, (up, down)) in enumerate(zip(expected, slots)):
+        assert client_bytes(sim.program, sim.state, group) == (4 * (model + up), 4 * (model + down))
+
+
+def test_bytes_of_places_are_those_of_the_clients_samples():
+    archive = MemoryArchive(samples=40)
+    held = [("radar", ("s1",), range(20)), ("optical", ("s2",), range(10, 30))]
+    sim = simulation(
+        Federation.of(archive, held, range(30, 40)), algorithm="mf+mim", mim_size=4, mim_positives="places"
+    )
+    assert client_bytes(sim.program, sim.state, 0, places=20) == (4 * (S1 + HEAD + 20 * 5), 4 * (S1 + HEAD + 20 * 4))
+    assert sum(sim._traffic(g, [0])[0] for g in (0, 1)) == 4 * (S1 + S2 + 2 * HEAD + 2 * 20 * 5)
+
+
+def test_a_client_of_everything_sends_what_the_round_adds_up():
+    sim = made()
+    sums = empty_sums(sim.program, sim.state)
+    added = jax.tree.leaves([sums["delta"], sums["moments"], sums["relay"]])
+    assert client_bytes(sim.program, sim.state, 2)[0] == 4 * sum(leaf.size for leaf in added)
+
+
+class Dense(nnx.Module):
+    """One dense layer over a flattened sample."""
+
+    def __init__(self):
+        self.head = nnx.Linear(400, 50, use_bias=False, rngs=nnx.Rngs(0))
+
+    def __call__(self, images, train):
+        return Output(self.head(images["s1"].reshape(-1, 400)), {})
+
+
+@pytest.mark.parametrize("stream_mb", [0, 1])
+def test_flops_of_a_dense_layer(stream_mb):
+    archive = MemoryArchive(samples=60, shapes={"s1": (40, 10)}, classes=50)
+    federation = Federation.of(archive, [("a", ("s1",), range(33)), ("b", ("s1",), range(33, 43))], range(43, 60))
+    study = Study(algorithm="mf", client_optimizer="sgd", batch_size=16, stream_mb=stream_mb)
+    sim = Simulation(study, federation, make_model=lambda held: Dense())
+    # Forward, and the gradient of the weights (that of the images is not needed): 2 operations each for 16 samples.
+    products = 2 * 2 * 16 * 400 * 50
+    step = step_flops(sim.program, sim.state, sim.execution.example(0), 0)
+    # The optimizer touches each of the 20,000 weights a few times; the loss and the shuffle are small.
+    assert products < step < 1.15 * products
+    if stream_mb:
+        cost = sim.cost()
+        assert cost["flops_per_round"] == 4 * step  # 33 samples are three steps, 10 are one
+        assert cost["peak_memory_bytes"] > 4 * 400 * 50

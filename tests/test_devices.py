@@ -1,0 +1,63 @@
+"""One round on eight devices equals the round on one, and the round under ``jax.pmap``."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+# In a process of its own: the number of devices is fixed once JAX has started.
+SCRIPT = """
+import sys
+sys.path.insert(0, {tests!r})
+import jax, numpy as np
+from federations import ragged_federation, simulation
+from test_round import assert_close
+from mmfl_jax.engine.round import AXIS, finish, keep_private, train_device
+
+assert jax.device_count() == 8
+SIZES = [1, 3, 17, 300, 8, 40, 5, 2, 60, 9, 12]
+HELD = {held}
+federation = ragged_federation(SIZES, (HELD * len(SIZES))[: len(SIZES)])
+options = dict(algorithm="mf+fw+mim", private="norm", chunk_size={chunk})
+one = simulation(federation, devices=1, **options)
+eight = simulation(federation, devices=8, **options)
+assert eight.mesh.size == 8
+if {pmap}:
+    members = eight._members(0)
+    plans, _ = eight.execution.planner.lay(members)
+    assert (sum(plan.chunks for plan in plans) > 0).all()  # every device has somebody to train
+    state = jax.tree.map(np.array, one.state)
+    key = jax.random.fold_in(jax.random.key(0), 0)
+    device = jax.pmap(
+        lambda state, data, plans, key: train_device(eight.program, state, data, plans, key),
+        axis_name=AXIS,
+        in_axes=(None, None, 0, None),
+    )
+    private, sums = device(state, jax.device_get(eight.execution.data), plans, key)
+    sums = jax.tree.map(lambda x: x[0], jax.device_get(sums))
+    mapped, _ = finish(eight.program, jax.tree.map(jax.numpy.asarray, state), sums)
+    import dataclasses
+    clients = keep_private(jax.tree.map(jax.numpy.asarray, state), plans, jax.device_get(private))
+    mapped = dataclasses.replace(mapped, clients=clients)
+row = one.run_round()
+assert eight.run_round()["client_steps"] == row["client_steps"] == sum(-(-n // 16) for n in SIZES)
+assert_close(eight.state, one.state)
+if {pmap}:
+    assert_close(mapped, one.state)
+print("equal")
+"""
+
+
+@pytest.mark.parametrize(
+    ("held", "chunk", "pmap"),
+    [([("s1",), ("s2",)], 1, True), ([("s1",), ("s1", "s2")], 2, False)],
+    ids=["single, pmap", "mixed"],
+)
+def test_eight_devices_equal_one(held, chunk, pmap):
+    script = SCRIPT.format(tests=str(Path(__file__).parent), held=held, chunk=chunk, pmap=pmap)
+    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.strip() == "equal"
