@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import json
 import os
@@ -21,7 +22,7 @@ from mmfl_jax.study import Study, experiments, load_study
 class Run:
     """Run a study, and write its run directory."""
 
-    options: OmitArgPrefixes[Study]
+    study: OmitArgPrefixes[Study]
     run_dir: Path | None = None
     """Run directory; runs/NAME by default."""
     resume: bool = False
@@ -37,8 +38,8 @@ class Run:
 def run(reference: str, arguments: list[str]) -> None:
     """Run the study ``reference`` with the options in ``arguments``."""
     study = load_study(reference)
-    chosen = tyro.cli(Run, prog=f"mmfl-jax run {reference}", args=arguments, default=Run(options=study))
-    study = chosen.options
+    chosen = tyro.cli(Run, prog=f"mmfl-jax run {reference}", args=arguments, default=Run(study=study))
+    study = chosen.study
     import jax
 
     from mmfl_jax import runs
@@ -125,13 +126,18 @@ def list_(what: Annotated[Literal["studies", "algorithms", "archives"], Position
     from mmfl_jax.algorithms import algorithms
 
     rows = {
-        "studies": lambda: {name: load_study(str(path)).algorithm for name, path in experiments().items()},
+        "studies": lambda: {name: _headline(path) for name, path in experiments().items()},
         "algorithms": lambda: {name: entry.summary for name, entry in algorithms().items()},
         "archives": archives.archives,
     }[what]()
     width = max(map(len, rows), default=0)
     for name, line in rows.items():
         print(f"{name:{width}}  {line}")
+
+
+def _headline(path: Path) -> str:
+    """Return the first line of a Python file's docstring."""
+    return (ast.get_docstring(ast.parse(path.read_text())) or "").partition("\n")[0]
 
 
 COMMANDS: dict[str, Callable[..., None]] = {
@@ -181,6 +187,8 @@ def main(arguments: list[str] | None = None) -> Any:
 
     try:
         _dispatch(arguments)
+    except BrokenPipeError:  # the reader of a pipe has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (UserError, OSError) as error:  # OSError: a disk that is full, a file that may not be written
         if debug:
             raise
