@@ -42,17 +42,17 @@ def run(reference: str, arguments: list[str]) -> None:
     study = chosen.study
     import jax
 
-    from mmfl_jax import runs
+    from mmfl_jax import run_directory, runs
     from mmfl_jax.build import check
     from mmfl_jax.simulation import Simulation
 
     check(study)
     if chosen.resume and chosen.run_dir is None:
         raise UserError("--resume needs --run-dir, the directory of the run to continue")
-    run_dir = chosen.run_dir or runs.fresh_run_dir(study)
+    run_dir = chosen.run_dir or run_directory.fresh_run_dir(study)
     if chosen.compilation_cache is not None:
         jax.config.update("jax_compilation_cache_dir", str(chosen.compilation_cache))
-    runs.Writer(run_dir, study, chosen.resume)  # refuse before the archive is read
+    run_directory.Writer(run_dir, study, chosen.resume)  # refuse before the archive is read
     summary = runs.run(
         Simulation(study), run_dir, resume=chosen.resume, quiet=chosen.quiet, tensorboard=chosen.tensorboard
     )

@@ -1,41 +1,28 @@
-"""Run directories: a study's rounds with configuration, metrics, checkpoints, summary and report on disk."""
+"""Runs: a simulation from its first round to its last, with metrics, checkpoints, summary and report on disk."""
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.metadata
 import json
-import os
 import platform
 import signal
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 
 from mmfl_jax.checkpoint import Checkpoints
 from mmfl_jax.errors import UserError
 from mmfl_jax.report.terminal import RoundProgress
+from mmfl_jax.run_directory import CONFIG, SUMMARY, Writer, write_whole
 from mmfl_jax.study import Study
 
 if TYPE_CHECKING:
     from mmfl_jax.simulation import Simulation
 
-CONFIG, FEDERATION, METRICS, SUMMARY = "config.json", "federation.json", "metrics.jsonl", "summary.json"
-# What may differ between a run and its continuation: how long and how it runs, not what it computes.
-_FREE = {
-    "name",
-    "rounds",
-    "chunk_size",
-    "devices",
-    "stream_mb",
-    "evaluate_every",
-    "evaluate_clients",
-    "checkpoint_every",
-}
 _PACKAGES = ("mmfl_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
@@ -51,90 +38,6 @@ class Stopped(Exception):
         kept = f"; continue with --resume --run-dir {run_dir}" if run_dir else ""
         super().__init__(
             f"stopped by {signal.Signals(signal_number).name} after round {round_number} of {rounds}{kept}"
-        )
-
-
-class Writer:
-    """Write a run directory; without a directory, write nothing.
-
-    Args:
-        run_dir: the directory, or None.
-        study: what is run.
-        resume: go on with what is there, instead of refusing it.
-
-    Raises:
-        UserError: for a directory that is not empty or cannot be written to, or, to resume, not one of this study.
-    """
-
-    def __init__(self, run_dir: Path | None, study: Study, resume: bool):
-        self.run_dir = run_dir
-        self._metrics: IO[str] | None = None
-        if run_dir is None:
-            if resume:
-                raise UserError("--resume needs --run-dir, the directory of the run to continue")
-            return
-        if resume:
-            _check_same_study(run_dir, study)
-        elif run_dir.exists() and (not run_dir.is_dir() or any(run_dir.iterdir())):
-            raise UserError(f"--run-dir {run_dir} exists; continue it with --resume, or name another directory")
-        there = next(path for path in (run_dir, *run_dir.resolve().parents) if path.exists())
-        if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-            raise UserError(f"--run-dir {run_dir}: cannot write to {there}; name a directory that can be written to")
-
-    def open(self, study: Study, federation: dict[str, Any], round_number: int) -> None:
-        """Write what is known before training, and keep of the metrics those up to ``round_number``."""
-        if self.run_dir is None:
-            return
-        _write(self.run_dir / CONFIG, study.to_json())
-        _write(self.run_dir / FEDERATION, json.dumps(federation))
-        kept = [line for line in _lines(self.run_dir / METRICS) if json.loads(line)["round"] <= round_number]
-        _write(self.run_dir / METRICS, "".join(kept))
-        self._metrics = (self.run_dir / METRICS).open("a")
-
-    def line(self, kind: str, **values: Any) -> None:
-        """Add a line to the metrics."""
-        if self._metrics is not None:
-            self._metrics.write(json.dumps({"kind": kind, **values}) + "\n")
-            self._metrics.flush()
-
-    def close(self) -> None:
-        """Close the metrics."""
-        if self._metrics is not None:
-            self._metrics.close()
-
-    def bytes_so_far(self) -> int:
-        """Return the bytes sent in all rounds of the metrics, also those before a resume."""
-        assert self.run_dir is not None
-        rows = [json.loads(line) for line in _lines(self.run_dir / METRICS)]
-        return sum(row["bytes_up"] + row["bytes_down"] for row in rows if row["kind"] == "round")
-
-
-def _lines(path: Path) -> list[str]:
-    """Return the whole lines of a file; the last one may have been cut off by a kill."""
-    text = path.read_text() if path.exists() else ""
-    return [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
-
-
-def _write(path: Path, text: str) -> None:
-    # A rename replaces the file whole or not at all.
-    part = path.with_name(path.name + ".part")
-    part.write_text(text)
-    part.replace(path)
-
-
-def _check_same_study(run_dir: Path, study: Study) -> None:
-    before = dataclasses.asdict(Study.from_json(run_dir / CONFIG))
-    for field, value in dataclasses.asdict(study).items():
-        if field not in _FREE and before[field] != value:
-            raise UserError(
-                f"--resume: {run_dir / CONFIG} was run with {field} {before[field]!r}, not {value!r}; "
-                "give the same options, or run in a new directory"
-            )
-    schedules = {study.learning_rate_schedule, study.server_schedule}
-    if schedules != {"constant"} and before["rounds"] != study.rounds:
-        raise UserError(
-            f"--resume: the cosine schedule was laid out for {before['rounds']} rounds, "
-            f"not {study.rounds}; give the same --rounds"
         )
 
 
@@ -180,7 +83,7 @@ def run(
         report: write figures and report.html at the end.
 
     Raises:
-        UserError: see :class:`Writer`.
+        UserError: see :class:`mmfl_jax.run_directory.Writer`.
         Stopped: after SIGINT or SIGTERM, once the round is saved.
     """
     study = simulation.study
@@ -212,7 +115,7 @@ def run(
                 raise Stopped(caught[0], simulation.round_number, study.rounds, run_dir)
         summary = loop.summary()
     if run_dir is not None:
-        _write(run_dir / SUMMARY, json.dumps(summary, indent=2))
+        write_whole(run_dir / SUMMARY, json.dumps(summary, indent=2))
         if report:
             _report(run_dir)
     return summary
@@ -327,15 +230,6 @@ def versions() -> dict[str, str]:
             found[package] = "not installed"
     device = jax.devices()[0]
     return {**found, "platform": device.platform, "device": f"{jax.device_count()} x {device.device_kind}"}
-
-
-def fresh_run_dir(study: Study) -> Path:
-    """Return ``runs/NAME``, or the first of ``runs/NAME-2``, ``-3``, ... that does not exist."""
-    base = Path("runs") / study.name
-    number = 1
-    while (path := base if number == 1 else base.with_name(f"{base.name}-{number}")).exists():
-        number += 1
-    return path
 
 
 def load(run_dir: Path) -> Simulation:
