@@ -12,7 +12,6 @@ study = Study(
     samples=4000,
     partition="ds2",
     algorithm="mf+fw+mim",
-    encoder="resnet8",
     # Clients hold one modality each, so sum and mean train alike; with both present, the sum adds up their evidence.
     fusion="sum",
     logit_calibration="relative",

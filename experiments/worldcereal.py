@@ -62,4 +62,4 @@ def studies(archive: Path, seeds: int = 3) -> list[Study]:
 if __name__ == "__main__":
     from sweep import sweep
 
-    sweep(studies(Path(sys.argv[1])), Path(sys.argv[2]), over=("seed", "test_split"))
+    sweep(studies(Path(sys.argv[1])), Path(sys.argv[2]), folds=("test_split",))

@@ -26,19 +26,24 @@ class Checkpoints:
 
     Args:
         directory: to save in; made where it does not exist.
+        read_only: only restore.
 
     Raises:
         UserError: for a directory whose checkpoints are damaged.
     """
 
-    def __init__(self, directory: Path):
+    def __init__(self, directory: Path, *, read_only: bool = False):
         self.directory = directory.resolve()
+        if read_only and not self.directory.is_dir():
+            raise UserError(f"{self.directory} does not exist: the run has saved no checkpoint")
         options = ocp.CheckpointManagerOptions(
             preservation_policy=AnyPreservationPolicy(
                 [LatestN(n=2), BestN(get_metric_fn=lambda metrics: metrics[_SCORE], n=1)]
             ),
             best_fn=lambda metrics: metrics[_SCORE],
-            cleanup_tmp_directories=True,
+            # A run that is only looked at may be saving at this moment.
+            cleanup_tmp_directories=not read_only,
+            read_only=read_only,
         )
         try:
             self._manager = ocp.CheckpointManager(self.directory, options=options)

@@ -65,12 +65,13 @@ def run(reference: str, arguments: list[str]) -> None:
         print(f"report: {run_dir / 'report.html'}")
 
 
-def evaluate(run_dir: Annotated[Path, Positional], archive: str | None = None) -> None:
+def evaluate(run_dir: Annotated[Path, Positional], archive: str | None = None, best: bool = False) -> None:
     """Score a run's last checkpoint for every modality set.
 
     Args:
         run_dir: of the run.
         archive: score on another archive of the same classes: its official test samples, or all of it.
+        best: score the checkpoint with the best score so far, not the last.
     """
     from rich.console import Console
 
@@ -78,7 +79,7 @@ def evaluate(run_dir: Annotated[Path, Positional], archive: str | None = None) -
     from mmfl_jax.build import open_archive
     from mmfl_jax.report import result_table
 
-    simulation = runs.load(run_dir)
+    simulation = runs.load(run_dir, best=best)
     scores = simulation.evaluate(open_archive(simulation.study.replace(archive=archive)) if archive else None)
     name, shown = simulation.study.archive if archive is None else archive, run_dir / "evaluation.json"
     shown.write_text(json.dumps({"round": simulation.round_number, "archive": name, "evaluation": scores}, indent=2))

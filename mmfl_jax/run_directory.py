@@ -49,6 +49,7 @@ class Writer:
     def __init__(self, run_dir: Path | None, study: Study, resume: bool):
         self.run_dir = run_dir
         self._metrics: IO[str] | None = None
+        self._rows: list[dict[str, Any]] = []
         if run_dir is None:
             if resume:
                 raise UserError("--resume needs --run-dir, the directory of the run to continue")
@@ -67,14 +68,15 @@ class Writer:
             return
         write_whole(self.run_dir / CONFIG, study.to_json())
         write_whole(self.run_dir / FEDERATION, json.dumps(federation))
-        kept = [line for line in _lines(self.run_dir / METRICS) if json.loads(line)["round"] <= round_number]
-        write_whole(self.run_dir / METRICS, "".join(kept))
+        self._rows = [row for row in _read_rows(self.run_dir / METRICS) if row["round"] <= round_number]
+        write_whole(self.run_dir / METRICS, "".join(json.dumps(row) + "\n" for row in self._rows))
         self._metrics = (self.run_dir / METRICS).open("a")
 
     def line(self, kind: str, **values: Any) -> None:
         """Add a line to the metrics."""
+        self._rows.append({"kind": kind, **values})
         if self._metrics is not None:
-            self._metrics.write(json.dumps({"kind": kind, **values}) + "\n")
+            self._metrics.write(json.dumps(self._rows[-1]) + "\n")
             self._metrics.flush()
 
     def close(self) -> None:
@@ -82,17 +84,33 @@ class Writer:
         if self._metrics is not None:
             self._metrics.close()
 
-    def bytes_so_far(self) -> int:
-        """Return the bytes sent in all rounds of the metrics, also those before a resume."""
-        assert self.run_dir is not None
-        rows = [json.loads(line) for line in _lines(self.run_dir / METRICS)]
-        return sum(row["bytes_up"] + row["bytes_down"] for row in rows if row["kind"] == "round")
+    def rounds(self) -> list[dict[str, Any]]:
+        """Return the lines of all rounds, also those before a resume."""
+        return [row for row in self._rows if row["kind"] == "round"]
 
 
-def _lines(path: Path) -> list[str]:
+def _read_rows(path: Path) -> list[dict[str, Any]]:
     """Return the whole lines of a file; the last one may have been cut off by a kill."""
-    text = path.read_text() if path.exists() else ""
-    return [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        if line.endswith("\n"):
+            try:
+                rows.append(json.loads(line))
+            except json.JSONDecodeError as error:
+                raise UserError(f"{path}: line {number} is not valid JSON ({error.msg}); delete it to resume") from None
+    return rows
+
+
+def check_same_federation(run_dir: Path, digest: str) -> None:
+    """Raise UserError when a run was made on other clients or samples than those of ``digest``."""
+    path = run_dir / FEDERATION
+    before = json.loads(path.read_text()).get("sha256") if path.exists() else None
+    if before is not None and before != digest:
+        raise UserError(
+            f"{path}: the run's clients, samples or labels are not those found now; give the archive and the "
+            "federation that it was run on"
+        )
 
 
 def write_whole(path: Path, text: str) -> None:

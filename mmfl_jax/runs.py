@@ -17,10 +17,11 @@ import jax
 from mmfl_jax.checkpoint import Checkpoints
 from mmfl_jax.errors import UserError
 from mmfl_jax.report.terminal import RoundProgress
-from mmfl_jax.run_directory import CONFIG, SUMMARY, Writer, write_whole
+from mmfl_jax.run_directory import CONFIG, SUMMARY, Writer, check_same_federation, write_whole
 from mmfl_jax.study import Study
 
 if TYPE_CHECKING:
+    from mmfl_jax.federation import Federation
     from mmfl_jax.simulation import Simulation
 
 _PACKAGES = ("mmfl_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
@@ -89,19 +90,20 @@ def run(
     study = simulation.study
     writer = Writer(run_dir, study, resume)
     with ExitStack() as stack:
+        board = _tensorboard(run_dir, stack) if tensorboard else None
         checkpoints = None
         if run_dir is not None:
             run_dir.mkdir(parents=True, exist_ok=True)
             checkpoints = Checkpoints(run_dir / "checkpoints")
             stack.callback(checkpoints.close)
             if resume:
+                check_same_federation(run_dir, simulation.federation.digest())
                 _, simulation.state = checkpoints.restore(simulation.state)
         first = simulation.round_number
         if first > study.rounds:
             raise UserError(f"--resume: {run_dir} has done {first} rounds already; give --rounds {first} or more")
         writer.open(study, simulation.federation.describe(), first)
         stack.callback(writer.close)
-        board = _tensorboard(run_dir, stack) if tensorboard else None
         progress = stack.enter_context(RoundProgress(study.rounds, first, quiet))
         caught = stack.enter_context(_signals())
         loop = _Loop(simulation, writer, checkpoints, progress, board)
@@ -134,14 +136,13 @@ class _Loop:
     ):
         self.simulation, self.writer, self.checkpoints = simulation, writer, checkpoints
         self.progress, self.board = progress, board
-        self.rows: list[dict[str, Any]] = []
         self.scores: dict[str, dict[str, Any]] = {}
+        self.scored = -1  # the round of these scores
 
     def round(self, last: bool) -> None:
         study = self.simulation.study
         row = self.simulation.run_round()
         number = row["round"]
-        self.rows.append(row)
         self.writer.line("round", **row)
         for listener in (self.progress, self.board):
             if listener is not None:
@@ -153,7 +154,7 @@ class _Loop:
 
     def evaluate(self) -> None:
         number = self.simulation.round_number
-        self.scores = self.simulation.evaluate()
+        self.scores, self.scored = self.simulation.evaluate(), number
         self.writer.line("evaluation", round=number, evaluation=self.scores)
         for listener in (self.progress, self.board):
             if listener is not None:
@@ -161,10 +162,12 @@ class _Loop:
 
     def save(self) -> None:
         if self.checkpoints is not None:
+            if self.scored != self.simulation.round_number:
+                self.evaluate()
             self.checkpoints.save(self.simulation.round_number, self.simulation.state, _score(self.scores))
 
     def summary(self) -> dict[str, Any]:
-        simulation, rows = self.simulation, self.rows
+        simulation, rows = self.simulation, self.writer.rounds()
         if not self.scores:  # resumed after the last round, whose scores the metrics have
             self.scores = simulation.evaluate()
         seconds = sorted(row["seconds"] for row in rows)
@@ -177,7 +180,7 @@ class _Loop:
             "communication": {
                 "bytes_up_per_client": sent[0] / took_part,
                 "bytes_down_per_client": sent[1] / took_part,
-                "total_bytes": self.writer.bytes_so_far() if self.writer.run_dir else sum(sent),
+                "total_bytes": sum(sent),
             },
             "cost": {
                 **simulation.cost(),
@@ -232,14 +235,24 @@ def versions() -> dict[str, str]:
     return {**found, "platform": device.platform, "device": f"{jax.device_count()} x {device.device_kind}"}
 
 
-def load(run_dir: Path) -> Simulation:
-    """Return the simulation of a run directory, finished or stopped, with the state of its last checkpoint."""
+def load(run_dir: Path, federation: Federation | None = None, *, best: bool = False) -> Simulation:
+    """Return the simulation of a run directory, finished or stopped, with the state of a checkpoint.
+
+    Args:
+        run_dir: of the run.
+        federation: the run's own, if it was made in Python; None to open what its study names.
+        best: take the checkpoint with the best score on the test samples, not the last.
+
+    Raises:
+        UserError: for another federation than the run's, or a checkpoint that is missing or damaged.
+    """
     from mmfl_jax.simulation import Simulation
 
-    simulation = Simulation(Study.from_json(run_dir / CONFIG))
-    checkpoints = Checkpoints(run_dir / "checkpoints")
+    simulation = Simulation(Study.from_json(run_dir / CONFIG), federation)
+    check_same_federation(run_dir, simulation.federation.digest())
+    checkpoints = Checkpoints(run_dir / "checkpoints", read_only=True)
     try:
-        _, simulation.state = checkpoints.restore(simulation.state)
+        _, simulation.state = checkpoints.restore(simulation.state, checkpoints.best() if best else None)
     finally:
         checkpoints.close()
     return simulation

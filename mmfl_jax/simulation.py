@@ -97,8 +97,8 @@ class Simulation:
             specs = [self.federation.archive.modalities[m].shape for m in group.modalities]
             platform = "cpu" if jax.default_backend() == "cpu" else "other"
             auto = _CHUNK[platform, any(len(shape) == 3 for shape in specs)]
-            share = -(-len(group.ids) // self.mesh.size)
-            sizes.append(min(chosen or min(auto, share), len(group.ids)))
+            most = min(cohort, len(group.ids))
+            sizes.append(min(chosen or min(auto, -(-most // self.mesh.size)), most))
         return sizes
 
     def _initial_state(self, make: MakeModel) -> ServerState:
@@ -161,7 +161,9 @@ class Simulation:
         if archive is not None:
             _check_alike(self.federation.archive, archive)
             samples = np.arange(len(archive)) if archive.splits is None else np.flatnonzero(archive.splits == "test")
-            evaluator = Evaluator(archive, samples, self.program.template, self.normalizer)
+            evaluator = Evaluator(
+                archive, samples, self.program.template, self.normalizer, tuple(self.federation.archive.modalities)
+            )
         else:
             if self._evaluator is None:
                 test = self.federation.test
@@ -169,11 +171,15 @@ class Simulation:
             evaluator = self._evaluator
         return evaluator.evaluate(*self.program.evaluation_variables(self.state))
 
-    def _evaluator_of(self, samples: np.ndarray, batch_size: int) -> Evaluator:
-        return Evaluator(self.federation.archive, samples, self.program.template, self.normalizer, batch_size)
+    def _evaluator_of(
+        self, samples: np.ndarray, batch_size: int, modalities: tuple[str, ...] | None = None
+    ) -> Evaluator:
+        archive = self.federation.archive
+        held = modalities or tuple(archive.modalities)
+        return Evaluator(archive, samples, self.program.template, self.normalizer, held, batch_size)
 
     def evaluate_clients(self) -> list[dict[str, Any]]:
-        """Return each client's scores on its own samples, with its private variables where there are any."""
+        """Return each client's scores on its own samples and modalities, with its private variables if any."""
         rows = []
         params, stats = self.program.evaluation_variables(self.state)
         for g, group in enumerate(self.federation.groups):
@@ -181,7 +187,7 @@ class Simulation:
                 own = {n: v[i] for n, v in self.state.clients[g].items()}
                 variables = [{n: own.get(n, v) for n, v in kind.items()} for kind in (params, stats)]
                 # One batch size for all: clients of any size share one compilation.
-                scores = self._evaluator_of(group.client(i), 32).evaluate(*variables)
+                scores = self._evaluator_of(group.client(i), 32, group.modalities).evaluate(*variables)
                 rows.append({"name": name, "modalities": list(group.modalities), "evaluation": scores})
         return rows
 

@@ -55,7 +55,7 @@ class Study:
     server_epsilon: float = 1e-3
     """Adaptivity floor of the server's adam and adagrad (tau of FedAdam)."""
     server_schedule: str = "constant"
-    """Server's learning rate over rounds: constant or cosine (down to 0 at the last round)."""
+    """Server's learning rate over rounds: constant or cosine (towards 0)."""
     proximal_weight: float = 0.0
     """Weight of FedProx's pull towards the received parameters."""
     logit_calibration: str = "none"
@@ -115,7 +115,7 @@ class Study:
     client_learning_rate: float = 1e-3
     """Learning rate of the clients."""
     learning_rate_schedule: str = "constant"
-    """Clients' learning rate over rounds: constant or cosine (down to 0 at the last round)."""
+    """Clients' learning rate over rounds: constant or cosine (towards 0)."""
     flips: bool = False
     """Train on mirror images and quarter turns of images too."""
     mask_dates: float = 0.0

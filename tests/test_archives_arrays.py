@@ -46,7 +46,7 @@ def test_reads_what_was_written(tmp_path):
         assert samples.dtype == np.float32
         assert samples.shape[1:] == archive.modalities[modality].shape
         np.testing.assert_allclose(samples, written[modality][[4, 0, 4]], rtol=1e-6)
-    assert archives.attribute(archive, "region").tolist() == list("aabbcc")
+    assert archive.attribute("region").tolist() == list("aabbcc")
     assert json.loads(json.dumps(archive.describe()))["attributes"] == {"region": 3}
 
 
@@ -78,12 +78,12 @@ def test_missing_values_stay_missing(tmp_path):
     assert np.isnan(archive.read("series", np.array([1]))[0, 2]).all()
 
 
-def test_images_are_resized_and_other_shapes_refuse(tmp_path):
+def test_images_are_resized_and_other_shapes_stay(tmp_path):
     reference = save(tmp_path)
     archive = archives.open(reference, modalities=["image"], image_size=8)
     assert archive.read("image", np.arange(3)).shape == (3, 8, 8, 3)
-    with pytest.raises(UserError, match=r"image_size 8.*series.*no images"):
-        archives.open(reference, image_size=8)
+    # A study's image size does not stop it from being run on series.
+    assert archives.open(reference, image_size=8).modalities["series"].shape == (5, 2)
 
 
 def test_subset_is_seeded_and_keeps_the_order(tmp_path):

@@ -30,11 +30,23 @@ def test_pairs_are_nt_xent_over_the_whole_batch(modalities):
     for place, m, anchor in vectors:
         others = [(p, k) for p, n, k in vectors if (p, n) != (place, m)]
         losses.append(written_out(anchor, [k for p, k in others if p == place], [k for _, k in others]))
-    np.testing.assert_allclose(jax.jit(pairs_loss)(z, T), np.mean(losses), rtol=1e-5)
+    np.testing.assert_allclose(jax.jit(pairs_loss)(z, np.arange(batch), T), np.mean(losses), rtol=1e-5)
+
+
+def test_pairs_do_not_push_a_place_from_itself():
+    z = {"s1": units(0, 4, 6), "s2": units(1, 4, 6)}
+    twice = {m: np.concatenate([v, v]) for m, v in z.items()}
+    vectors = [(place, m, v[place % 4]) for m, v in z.items() for place in range(8)]
+    losses = []
+    for place, m, anchor in vectors:
+        others = [(p, n, k) for p, n, k in vectors if not (p % 4 == place % 4 and n == m)]
+        pulled = [k for p, _, k in others if p % 4 == place % 4]
+        losses.append(written_out(anchor, pulled, [k for _, _, k in others]))
+    np.testing.assert_allclose(pairs_loss(twice, jnp.tile(jnp.arange(4), 2), T), np.mean(losses), rtol=1e-5)
 
 
 def test_pairs_of_one_modality_alone_are_0_with_finite_gradient():
-    value, gradient = jax.jit(jax.value_and_grad(lambda z: pairs_loss({"s1": z}, T)))(units(0, 4, 6))
+    value, gradient = jax.jit(jax.value_and_grad(lambda z: pairs_loss({"s1": z}, jnp.arange(4), T)))(units(0, 4, 6))
     assert value == 0
     np.testing.assert_array_equal(gradient, 0)
 

@@ -11,12 +11,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 
 from mmfl_jax.archives.base import Archive, ModalitySpec, Subset, choose, random_subset
 from mmfl_jax.errors import UserError
 
-__all__ = ["Archive", "ModalitySpec", "OpenOptions", "Subset", "archives", "attribute", "open", "register"]
+__all__ = ["Archive", "ModalitySpec", "OpenOptions", "Subset", "archives", "open", "register"]
 
 
 @dataclass(frozen=True)
@@ -85,11 +84,6 @@ def open(
     options = OpenOptions(names, image_size, samples, bands, resampling, seed)
     kind, _, location = reference.partition(":")
     return _KINDS[choose(kind, _KINDS, "kind of archive")][1](location, options)
-
-
-def attribute(archive: Archive, name: str) -> np.ndarray:
-    """Return one attribute of every sample, [samples]; raise UserError that lists those there are."""
-    return archive.attribute(name)
 
 
 @register("twin", "twin  synthetic BigEarthNet-MM (Sentinel-1/2, 19 classes, ten countries), made on the fly")

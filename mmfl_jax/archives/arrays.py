@@ -22,7 +22,7 @@ class Arrays(Archive):
         path: the ``.npz`` file. ``label`` is int [samples] (multiclass) or 0/1 [samples, classes] (multilabel);
             ``class_names`` and ``split`` (train, validation, test) may be there; NaN is a missing value.
         modalities: which arrays to read, in which order; all by default.
-        image_size: height and width to bring images [samples, height, width, channels] to.
+        image_size: height and width to bring images [samples, height, width, channels] to; series and vectors stay.
         resampling: ``bilinear`` or ``nearest``, where images grow.
 
     Raises:
@@ -78,10 +78,7 @@ class Arrays(Archive):
             if np.isinf(array).any():
                 raise UserError(f"{self._path}: modality {name!r} holds infinite values; missing ones must be NaN")
         shape = array.shape[1:]
-        if image_size is not None:
-            if len(shape) != 3:
-                kind = "vectors" if len(shape) == 1 else f"shape {shape}"
-                raise UserError(f"image_size {image_size}: modality {name!r} of {self._path} holds {kind}, no images")
+        if image_size is not None and len(shape) == 3:
             shape = (image_size, image_size, shape[-1])
         return ModalitySpec(shape, tuple(str(channel) for channel in range(shape[-1])))
 

@@ -112,6 +112,7 @@ class Streamed:
             pending = reader.submit(self._load, waves[0])
             for following in [*waves[1:], None]:
                 data, plans, cost = pending.result()
+                jax.block_until_ready(sums)  # the wave before leaves the device before another one arrives
                 if following is not None:
                     pending = reader.submit(self._load, following)
                 state, wave = self.compiled(state, data, plans, key)

@@ -45,11 +45,11 @@ class GroupData:
 
 
 class Batch(NamedTuple):
-    """Hold one client's batch: ``[batch, ...]`` each; ``offset`` is ``[classes]``."""
+    """Hold one client's batch: ``[batch, ...]`` each, ``places`` telling places apart; ``offset`` is ``[classes]``."""
 
     images: dict[str, Array]
     labels: Array
-    places: Array | None
+    places: Array
     offset: Array | None
 
 
@@ -84,7 +84,7 @@ def draw_batch(program: Program, data: GroupData, client: Array, seed: Array, st
     return Batch(
         program.augmentation(images, jax.random.fold_in(jax.random.key(seed), step)),
         data.labels[rows],
-        None if data.places is None else data.places[rows],
+        rows if data.places is None else data.places[rows],
         None if data.offsets is None else data.offsets[client],
     )
 

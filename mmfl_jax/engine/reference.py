@@ -81,7 +81,7 @@ class _RelaySums:
         self.sums = {m: np.zeros(slot["keys"].shape) for m, slot in state.relay.items()}
         self.counts = {m: np.zeros(slot["known"].shape) for m, slot in state.relay.items()}
 
-    def add(self, projections: dict[str, Array], labels: Array, places: Array | None) -> None:
+    def add(self, projections: dict[str, Array], labels: Array, places: Array) -> None:
         for m in set(projections) & set(self.sums):
             for i, z in enumerate(np.asarray(projections[m], np.float64)):
                 slots = np.flatnonzero(labels[i]) if places is None else [int(places[i])]

@@ -42,22 +42,21 @@ class Relay:
         empty = lambda: {"keys": jnp.zeros((slots, self.size)), "known": jnp.zeros(slots, bool)}
         return {m: empty() for m in self.modalities}
 
-    def loss(self, projections: dict[str, Array], relayed: dict, labels: Array, places: Array | None) -> Array:
+    def loss(self, projections: dict[str, Array], relayed: dict, labels: Array, places: Array) -> Array:
         """Return the MIM loss of one client's batch.
 
         Args:
           projections: ``[batch, size]`` by modality held.
           relayed: the server's slots, as :meth:`init` lays them out.
           labels: ``[batch, classes]`` of 0/1.
-          places: ``[batch]`` int32, for ``places``.
+          places: ``[batch]`` int32 that tell places apart; for ``places``, their slots.
         """
         if self.source == "pairs":
-            return infonce.pairs_loss(projections, self.temperature)
+            return infonce.pairs_loss(projections, places, self.temperature)
         keys = {m: slot["keys"] for m, slot in relayed.items()}
         known = {m: slot["known"] for m, slot in relayed.items()}
         positive = labels > 0
         if self.source == "places":
-            assert places is not None
             keys = {m: k[places] for m, k in keys.items()}
             known = {m: k[places] for m, k in known.items()}
             positive = places[:, None] == places[None, :]
@@ -91,7 +90,7 @@ class Relay:
                 count = count.at[places].add(valid.astype(count.dtype))
             else:
                 weight = jnp.where(valid[..., None], labels, 0).astype(z.dtype)
-                total = total + jnp.einsum("kbc,kbd->cd", weight, z)
+                total = total + jnp.einsum("kbc,kbd->cd", weight, z, precision="highest")
                 count = count + weight.sum(axis=(0, 1))
             out[m] = (total, count)
         return out

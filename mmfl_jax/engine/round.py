@@ -81,7 +81,7 @@ def add_update(program: Program, group: int, state: ServerState, sums: Sums, loc
       weight: ``[chunk]``, 0 for clients to be left out, whose values may be anything.
     """
     sent_params, sent_stats = program.sent(group)
-    mean_of = lambda x: jnp.tensordot(weight, _masked(weight, x.astype(jnp.float32)), axes=1)
+    mean_of = lambda x: jnp.tensordot(weight, _masked(weight, x.astype(jnp.float32)), axes=1, precision="highest")
     delta = {n: mean_of(local.params[n] - state.params[n]) for n in sent_params}
     about_centre = jax.vmap(lambda stats: moments.about(state.stats, stats), axis_size=len(weight))
     about = about_centre({n: local.stats[n] for n in sent_stats})

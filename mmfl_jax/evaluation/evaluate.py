@@ -12,6 +12,7 @@ import numpy as np
 
 from mmfl_jax.archives.base import Archive
 from mmfl_jax.engine.data import Normalizer
+from mmfl_jax.errors import UserError
 from mmfl_jax.evaluation.metrics import multiclass_metrics, multilabel_metrics
 from mmfl_jax.models import Template, Variables
 
@@ -46,17 +47,29 @@ class Evaluator:
         samples: ``[n]`` indices of those to score.
         template: of the model, with every modality.
         normalizer: of images.
+        modalities: to score with, alone and together.
         batch_size: samples on the device at once.
+
+    Raises:
+        UserError: for no samples.
     """
 
     def __init__(
-        self, archive: Archive, samples: np.ndarray, template: Template, normalizer: Normalizer, batch_size: int = 256
+        self,
+        archive: Archive,
+        samples: np.ndarray,
+        template: Template,
+        normalizer: Normalizer,
+        modalities: Sequence[str],
+        batch_size: int = 256,
     ):
+        if not len(samples):
+            raise UserError(f"archive {archive.name} has no test samples to score; its official split names none")
         self.archive, self.samples, self.normalizer = archive, samples, normalizer
-        self.batch_size = batch_size
+        self.modalities, self.batch_size = tuple(modalities), batch_size
         self.labels = archive.labels[samples]
         self._template = template
-        size = sum(int(np.prod(spec.shape)) * 4 for spec in archive.modalities.values()) * len(samples)
+        size = sum(int(np.prod(archive.modalities[m].shape)) * 4 for m in self.modalities) * len(samples)
         self._kept: list[dict[str, Array]] | None = None
         if size <= _RESIDENT_BYTES:
             self._kept = list(self._read())
@@ -66,11 +79,11 @@ class Evaluator:
             chosen = self.samples[i : i + self.batch_size]
             # The last batch is filled up to the one compiled shape; its surplus is cut off again.
             chosen = np.concatenate([chosen, np.repeat(chosen[:1], self.batch_size - len(chosen))])
-            yield {m: jnp.asarray(self.normalizer.read(self.archive, m, chosen)) for m in self.archive.modalities}
+            yield {m: jnp.asarray(self.normalizer.read(self.archive, m, chosen)) for m in self.modalities}
 
     def probabilities(self, params: Variables, stats: Variables) -> dict[str, np.ndarray]:
         """Return ``[n, classes]`` float32 for every modality set."""
-        sets = modality_sets(tuple(self.archive.modalities))
+        sets = modality_sets(self.modalities)
         out: dict[str, list[np.ndarray]] = {set_name(s): [] for s in sets}
         for batch in self._kept if self._kept is not None else self._read():
             for chosen in sets:

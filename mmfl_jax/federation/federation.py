@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -74,7 +75,7 @@ class Federation:
           partition_by: see :func:`mmfl_jax.federation.partition.partition`.
           clients: how many parts; 0 for the partition's own number.
           assignment: ``single`` (each client one modality, so that the samples are shared out evenly), ``all``,
-            ``mixed`` (every modality set in turn) or ``split`` (each part becomes one client for each modality: owners
+            ``mixed`` (one modality or all of them) or ``split`` (each part becomes one client for each modality: owners
             that look at the same places with different sensors).
           test_split: see :func:`train_and_test`.
           seed: of every draw.
@@ -123,6 +124,16 @@ class Federation:
         """Return the number of clients."""
         return sum(len(group.ids) for group in self.groups)
 
+    def digest(self) -> str:
+        """Return the SHA-256 of who holds what: modality sets, sample indices, labels and test samples."""
+        sha = hashlib.sha256()
+        for group in self.groups:
+            sha.update("+".join(group.modalities).encode())
+            for values in (group.ids, group.offsets, group.samples, self.archive.labels[group.samples]):
+                sha.update(np.ascontiguousarray(values).tobytes())
+        sha.update(self.test.tobytes())
+        return sha.hexdigest()
+
     def describe(self, most: int = 200) -> dict:
         """Return the federation as JSON: sizes, modalities and label counts of the ``most`` largest clients."""
         archive = self.archive
@@ -140,6 +151,7 @@ class Federation:
             "clients_total": len(rows),
             "clients": rows[:most],
             "train_samples": len(train),
+            "sha256": self.digest(),
             "test_samples": len(self.test),
         }
 

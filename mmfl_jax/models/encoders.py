@@ -153,6 +153,7 @@ class Conv1D(Encoder):
             "conv_general_dilated": ops.conv_general_dilated,
             "rngs": rngs,
         }
+        hidden = max(hidden, 2)
         self.first = nnx.Conv(shape[-1], hidden // 2, (5,), **options)
         self.first_norm = norm.layer(hidden // 2, 0, rngs)
         self.second = nnx.Conv(hidden // 2, hidden // 2, (5,), **options)

@@ -51,7 +51,12 @@ class ModelDesign:
 
 
 class Output(NamedTuple):
-    """Logits ``[batch, classes]``, and per modality L2-normalised projections ``[batch, projection]``, float32."""
+    """Hold what a model answers, in float32.
+
+    Attributes:
+      logits: ``[batch, classes]``; of separate models in training ``[modalities, batch, classes]``.
+      projections: L2-normalised, ``[batch, projection]`` by modality; empty without MIM.
+    """
 
     logits: Array
     projections: dict[str, Array]
@@ -88,7 +93,7 @@ class MultiModalModel(nnx.Module):
             {m: make_encoder(design.encoder, shapes[m], design.width, design.norm, rngs) for m in towers}
         )
         sizes = {m: encoder.features for m, encoder in self.encoders.items()}
-        if len(set(sizes.values())) > 1 and design.fusion != "concat" and design.design == "modality":
+        if len(set(sizes.values())) > 1 and design.design == "modality":
             raise UserError(
                 f"--fusion {design.fusion} needs features of one length, but the encoders give {sizes}; "
                 "choose one --encoder for all modalities"
@@ -115,7 +120,9 @@ class MultiModalModel(nnx.Module):
         if design.design == "modality":
             logits = self.head(fuse(features, tuple(design.modalities), design.fusion))
         else:
-            logits = jnp.stack([self.heads[m](f) for m, f in features.items()]).mean(axis=0)
+            logits = jnp.stack([self.heads[m](f) for m, f in features.items()])
+            # In training each model has its own loss; they meet only where they are used.
+            logits = logits if train else logits.mean(axis=0)
         return Output(logits.astype(jnp.float32), projections)
 
 

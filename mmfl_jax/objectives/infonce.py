@@ -18,7 +18,7 @@ SOURCES = ("prototypes", "pairs", "places")
 
 
 def info_nce(anchors: Array, keys: Array, positive: Array, valid: Array, temperature: float) -> Array:
-    """Return the mean InfoNCE loss over the anchors that have a positive and a negative or more.
+    """Return the mean InfoNCE loss over the anchors that have a positive.
 
     ``-mean log( sum over positives exp(z.p / t) / sum over valid keys exp(z.k / t) )``; anchors without a positive are
     left out, and with no anchor left the loss is 0.
@@ -41,18 +41,20 @@ def info_nce(anchors: Array, keys: Array, positive: Array, valid: Array, tempera
     return losses.sum() / jnp.maximum(counted.sum(), 1)
 
 
-def pairs_loss(projections: Mapping[str, Array], temperature: float) -> Array:
+def pairs_loss(projections: Mapping[str, Array], places: Array, temperature: float) -> Array:
     """Return InfoNCE with the other images of the same place as positives (NT-Xent over all vectors of the batch).
 
     Args:
       projections: ``[batch, d]`` unit vectors by modality, row i of each from one place; one modality alone gives 0.
+      places: ``[batch]`` ints that tell places apart; a small client's batch has a place several times.
       temperature: of the softmax.
     """
     z = jnp.concatenate(list(projections.values()))
-    batch = z.shape[0] // len(projections)
-    place = jnp.tile(jnp.arange(batch), len(projections))
-    other = ~jnp.eye(z.shape[0], dtype=bool)
-    return info_nce(z, z, (place[:, None] == place[None, :]) & other, other, temperature)
+    modality = jnp.repeat(jnp.arange(len(projections)), places.shape[0])
+    place = jnp.tile(places, len(projections))
+    same = place[:, None] == place[None, :]
+    itself = same & (modality[:, None] == modality[None, :])  # also where the place is in the batch once more
+    return info_nce(z, z, same & ~itself, ~itself, temperature)
 
 
 def relay_loss(

@@ -17,7 +17,7 @@ def task_loss(task: str, logits: Array, labels: Array) -> Array:
 
     Args:
       task: ``multilabel`` (sigmoid cross-entropy, mean over classes) or ``multiclass`` (softmax cross-entropy).
-      logits: ``[batch, classes]``, float32.
+      logits: ``[..., batch, classes]``, float32.
       labels: ``[batch, classes]`` of 0/1; one-hot for ``multiclass``.
 
     Raises:
@@ -59,17 +59,16 @@ def calibration_offsets(kind: str, task: str, counts: Array, totals: Array, stre
     if kind == "fedlc":
         return -strength * jnp.maximum(classes, 1.0) ** -0.25
     if kind == "share":
-        return strength * _evidence(task, counts, 0.5, counts.shape[-1] - 1)
+        return strength * _evidence(task, counts)
     if kind == "relative":
-        # Half a sample, spread as the federation's classes are, keeps a class the client lacks finite.
-        local, overall = (_evidence(task, c, 0.5, counts.shape[-1] - 1) for c in (counts, totals))
-        return strength * (local - overall)
+        return strength * (_evidence(task, counts) - _evidence(task, totals))
     raise ValueError(f"logit calibration {kind!r} is unknown; one of {', '.join(CALIBRATIONS)}")
 
 
-def _evidence(task: str, counts: Array, prior: float, classes: int) -> Array:
-    present = counts[..., :-1].astype(jnp.float32) + prior
+def _evidence(task: str, counts: Array) -> Array:
+    # Half a sample more of every class keeps the logarithm of a class that the client lacks finite.
+    present = counts[..., :-1].astype(jnp.float32) + 0.5
     total = counts[..., -1:].astype(jnp.float32)
     if task == "multilabel":
-        return jnp.log(present) - jnp.log(total + 2 * prior - present)
-    return jnp.log(present) - jnp.log(total + classes * prior)
+        return jnp.log(present) - jnp.log(total + 1 - present)
+    return jnp.log(present) - jnp.log(total + 0.5 * present.shape[-1])

@@ -121,7 +121,7 @@ def group_moments(x: Array, group_size: int) -> tuple[Array, Array]:
     mean = flat.mean(axis=0)
     centred = flat - mean
     # One dense product and its diagonal blocks: cheaper than many small products on every platform we know.
-    full = centred.T @ centred / flat.shape[0]
+    full = jnp.matmul(centred.T, centred, precision="highest") / flat.shape[0]
     groups = flat.shape[1] // group_size
     index = jnp.arange(groups)
     return mean, full.reshape(groups, group_size, groups, group_size)[index, :, index, :]
@@ -145,5 +145,6 @@ def apply_whitening(x: Array, mean: Array, matrix: Array, scale: Array, bias: Ar
         groups * size, groups * size
     )
     dense = dense * scale[:, None]
-    shift = bias - dense @ mean
-    return x @ dense.T.astype(x.dtype) + shift.astype(x.dtype)
+    # Centred before the product: in bfloat16 a large mean would drown the rest.
+    centred = (x.astype(jnp.float32) - mean).astype(x.dtype)
+    return centred @ dense.T.astype(x.dtype) + bias.astype(x.dtype)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import re
 import statistics
@@ -36,24 +37,39 @@ _DASHES = ("-", (0, (5, 2)), (0, (1, 1.2)), (0, (6, 2, 1, 2)))
 
 @dataclasses.dataclass(frozen=True)
 class _Group:
-    """Hold the runs of one configuration, and what tells it from the others."""
+    """Hold the runs of one configuration, and what tells it from the others.
 
-    runs: list[RunRecord]
+    Attributes:
+      units: the runs; those of one unit (the folds of a seed, say) count as one, by their mean.
+      differences: the fields that tell this configuration from the others.
+    """
+
+    units: list[list[RunRecord]]
     differences: dict[str, Any]
 
     @property
+    def runs(self) -> list[RunRecord]:
+        return [run for unit in self.units for run in unit]
+
+    @property
     def name(self) -> str:
-        # "mf-seed0" and "mf-seed1" together are "mf".
-        names = [re.sub(rf"[-_. ]*(seed)?[-_. ]*{run.config.get('seed')}$", "", run.name) for run in self.runs]
-        return names[0] if names[0] and len(set(names)) == 1 and len(names) > 1 else self.runs[0].name
+        # "mf-seed0-fold0" and "mf-seed1-fold0" together are "mf".
+        letters = itertools.takewhile(lambda column: len(set(column)) == 1, zip(*(run.name for run in self.runs)))
+        common = "".join(column[0] for column in letters)
+        if len(self.runs) > 1:
+            common = re.sub(r"([-_. ]*(seed|fold)?\d*)+$", "", common)
+        return common or self.runs[0].name
 
 
-def compare(run_dirs: Sequence[Path], over: Sequence[str] = ("seed",)) -> list[dict[str, Any]]:
+def compare(
+    run_dirs: Sequence[Path], over: Sequence[str] = ("seed",), folds: Sequence[str] = ()
+) -> list[dict[str, Any]]:
     """Summarise runs, those together whose configurations differ in their seeds only.
 
     Args:
       run_dirs: run directories, finished or still going.
-      over: the fields to average over; ``("seed", "fold")`` also takes the folds of a study together.
+      over: the fields to average over, and whose spread is told.
+      folds: fields to average over first: with ``("test_split",)`` the folds of a seed count as one, by their mean.
 
     Returns:
       A row for each configuration, in the order given: ``name``, ``algorithm``, ``differences`` (fields that tell the
@@ -64,7 +80,7 @@ def compare(run_dirs: Sequence[Path], over: Sequence[str] = ("seed",)) -> list[d
     Raises:
       UserError: if there is no run, a directory is given twice, or one is not a run directory.
     """
-    return [_row(group) for group in _groups(run_dirs, over)]
+    return [_row(group) for group in _groups(run_dirs, over, folds)]
 
 
 def comparison_table(rows: Sequence[dict[str, Any]]) -> Table:
@@ -91,20 +107,23 @@ def comparison_table(rows: Sequence[dict[str, Any]]) -> Table:
     return table
 
 
-def write_comparison(run_dirs: Sequence[Path], output: Path, over: Sequence[str] = ("seed",)) -> Path:
+def write_comparison(
+    run_dirs: Sequence[Path], output: Path, over: Sequence[str] = ("seed",), folds: Sequence[str] = ()
+) -> Path:
     """Write a figure of score against rounds: a line for each configuration, a band of one standard deviation.
 
     Args:
       run_dirs: run directories.
       output: the PNG file.
-      over: the fields to average over.
+      over: the fields to average over, and whose spread is drawn.
+      folds: fields to average over first.
 
     Raises:
       UserError: if there is no run, a directory is not a run directory, or no run was evaluated.
     """
     from mmfl_jax.report import figures
 
-    groups = _groups(run_dirs, over)
+    groups = _groups(run_dirs, over, folds)
     figure = figures.styled(_draw, groups)
     if figure is None:
         raise UserError(f"{run_dirs[0]}: no run has an evaluation to compare")
@@ -114,24 +133,25 @@ def write_comparison(run_dirs: Sequence[Path], output: Path, over: Sequence[str]
     return output
 
 
-def _groups(run_dirs: Sequence[Path], over: Sequence[str]) -> list[_Group]:
+def _groups(run_dirs: Sequence[Path], over: Sequence[str], folds: Sequence[str]) -> list[_Group]:
     paths = [Path(path).resolve() for path in run_dirs]
     if not paths:
         raise UserError("compare: no run directory was given")
     if twice := [str(given) for given, path in zip(run_dirs, paths) if paths.count(path) > 1]:
         raise UserError(f"compare: {twice[0]} was given twice")
-    left_out = INCIDENTAL | set(over)
-    grouped: dict[str, list[RunRecord]] = {}
+    left_out = INCIDENTAL | set(over) | set(folds)
+    grouped: dict[str, dict[str, list[RunRecord]]] = {}
     configs: dict[str, dict[str, Any]] = {}
     for path in run_dirs:
         run = read_run(Path(path))
         config = {key: value for key, value in run.config.items() if key not in left_out}
         identity = json.dumps(config, sort_keys=True)
-        grouped.setdefault(identity, []).append(run)
+        unit = json.dumps([run.config.get(key) for key in over] if folds else str(path))
+        grouped.setdefault(identity, {}).setdefault(unit, []).append(run)
         configs[identity] = config
     fields = list(dict.fromkeys(key for config in configs.values() for key in config))
     varying = [key for key in fields if len({json.dumps(config.get(key)) for config in configs.values()}) > 1]
-    return [_Group(runs, {key: configs[i].get(key) for key in varying}) for i, runs in grouped.items()]
+    return [_Group(list(units.values()), {key: configs[i].get(key) for key in varying}) for i, units in grouped.items()]
 
 
 def _row(group: _Group) -> dict[str, Any]:
@@ -139,13 +159,15 @@ def _row(group: _Group) -> dict[str, Any]:
     rounds = sorted({run.last_round for run in runs})
     scores: dict[str, dict[str, Any]] = {}
     for name in ordered_sets(name for run in runs for name in run.evaluation):
-        values = {m: [run.evaluation.get(name, {}).get(m) for run in runs] for m in METRICS}
+        values = {
+            m: [_mean([run.evaluation.get(name, {}).get(m) for run in unit]) for unit in group.units] for m in METRICS
+        }
         scores[name] = {m: _statistic(found) for m, found in values.items() if any(map(is_number, found))}
     return {
         "name": group.name,
         "algorithm": runs[0].config.get("algorithm", MISSING),
         "differences": group.differences,
-        "seeds": [run.config.get("seed") for run in runs],
+        "seeds": list(dict.fromkeys(run.config.get("seed") for run in runs)),
         "runs": [run.path for run in runs],
         "rounds": str(rounds[0]) if len(rounds) == 1 else f"{rounds[0]} to {rounds[-1]}",
         "finished": all(run.finished for run in runs),
@@ -173,10 +195,15 @@ def _row_facts(row: dict[str, Any]) -> str:
     return ", ".join(fact for fact in facts if fact)
 
 
+def _mean(values: Sequence[Any]) -> float | None:
+    known = [float(value) for value in values if is_number(value)]
+    return statistics.fmean(known) if known else None
+
+
 def _statistic(values: Sequence[Any]) -> dict[str, Any]:
     known = [float(value) for value in values if is_number(value)]
     return {
-        "mean": statistics.fmean(known) if known else None,
+        "mean": _mean(known),
         "std": statistics.stdev(known) if len(known) > 1 else None,
         "n": len(known),
     }
@@ -200,7 +227,7 @@ def _labels(groups: Sequence[_Group]) -> list[str]:
     names = [group.name for group in groups]
     same = len(set(names)) < len(names)
     labels = [f"{group.name} ({_told(group.differences)})" if same else group.name for group in groups]
-    return [f"{x}, mean of {len(g.runs)}" if len(g.runs) > 1 else x for x, g in zip(labels, groups)]
+    return [f"{x}, mean of {len(g.units)}" if len(g.units) > 1 else x for x, g in zip(labels, groups)]
 
 
 def _draw(groups: Sequence[_Group]) -> Figure | None:
@@ -229,15 +256,15 @@ def _draw(groups: Sequence[_Group]) -> Figure | None:
 
 
 def _draw_group(panel: Any, group: _Group, name: str, metric: str, position: int, label: str) -> None:
-    by_run = [dict(zip(*run.curve(name, metric))) for run in group.runs]
-    by_run = [curve for curve in by_run if curve]
-    rounds = sorted(set.intersection(*map(set, by_run))) if by_run else []
-    points = [_statistic([curve[r] for curve in by_run]) for r in rounds]
+    by_unit = [[dict(zip(*run.curve(name, metric))) for run in unit] for unit in group.units]
+    by_unit = [curves for unit in by_unit if (curves := [curve for curve in unit if curve])]
+    rounds = sorted(set.intersection(*(set(curve) for unit in by_unit for curve in unit))) if by_unit else []
+    points = [_statistic([_mean([curve[r] for curve in unit]) for unit in by_unit]) for r in rounds]
     mean = [point["mean"] for point in points]
     color, dashes = _COLORS[position % len(_COLORS)], _DASHES[position // len(_COLORS) % len(_DASHES)]
     marker = "o" if len(rounds) == 1 else ""
     panel.plot(rounds, mean, color=color, linestyle=dashes, linewidth=1.6, marker=marker, label=label)
-    if len(by_run) > 1:
+    if len(by_unit) > 1:
         low = [point["mean"] - point["std"] for point in points]
         high = [point["mean"] + point["std"] for point in points]
         panel.fill_between(rounds, low, high, color=color, alpha=0.18, linewidth=0)

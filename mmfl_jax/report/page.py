@@ -134,8 +134,6 @@ def _swatch(run: RunRecord, name: str) -> str:
 def _badge(run: RunRecord) -> str:
     if not run.finished:
         return '<span class="badge going">not finished</span>'
-    if run.summary.get("stopped_early"):
-        return '<span class="badge going">stopped early</span>'
     return '<span class="badge">finished</span>'
 
 
