@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-
 from mmfl_jax.archives.base import Archive, ModalitySpec, Subset, choose, random_subset
 from mmfl_jax.errors import UserError
 

@@ -42,7 +42,7 @@ def reference_round(
     round_key = jax.random.fold_in(key, state.round)
     rate = program.learning_rate(state.round)
     trained: list[tuple[int, int, float, Local]] = []
-    relay = _RelaySums(state)
+    relay = _RelaySums(program, state)
     for group, chosen in enumerate(members):
         step_of = jax.jit(functools.partial(_step, program, group))
         for client in chosen:
@@ -77,14 +77,15 @@ def _step(
 
 
 class _RelaySums:
-    def __init__(self, state: ServerState):
+    def __init__(self, program: Program, state: ServerState):
+        self.by_place = program.relay is not None and program.relay.source == "places"
         self.sums = {m: np.zeros(slot["keys"].shape) for m, slot in state.relay.items()}
         self.counts = {m: np.zeros(slot["known"].shape) for m, slot in state.relay.items()}
 
     def add(self, projections: dict[str, Array], labels: Array, places: Array) -> None:
         for m in set(projections) & set(self.sums):
             for i, z in enumerate(np.asarray(projections[m], np.float64)):
-                slots = np.flatnonzero(labels[i]) if places is None else [int(places[i])]
+                slots = [int(places[i])] if self.by_place else np.flatnonzero(labels[i])
                 if np.isfinite(z).all():
                     for slot in slots:
                         self.sums[m][slot] += z

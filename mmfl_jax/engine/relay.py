@@ -66,9 +66,7 @@ class Relay:
         """Return zeros to add projections to: ``{modality: (sums [slots, size], counts [slots])}``."""
         return {m: (jnp.zeros_like(slot["keys"]), jnp.zeros(slot["known"].shape)) for m, slot in relayed.items()}
 
-    def add(
-        self, sums: Sums, projections: dict[str, Array], labels: Array, places: Array | None, active: Array
-    ) -> Sums:
+    def add(self, sums: Sums, projections: dict[str, Array], labels: Array, places: Array, active: Array) -> Sums:
         """Return ``sums`` with the projections of one local step of a chunk.
 
         Args:
