@@ -1,6 +1,8 @@
 """The main job in miniature: MF, FW and MIM on the synthetic twin of BigEarthNet-MM, a country a client.
 
 Command: mmfl-jax run quickstart
+Time: 2 min 22 s on 2 cores of a shared Intel Xeon, JAX 0.10.2, compilation included
+Result (micro-F1 / macro-F1): s1 .469 / .315, s2 .474 / .251, both .508 / .317; most frequent labels .422 / .151
 """
 
 from mmfl_jax import Study

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import dataclasses
 import json
 import os
@@ -47,6 +48,10 @@ def run(reference: str, arguments: list[str]) -> None:
     from mmfl_jax.simulation import Simulation
 
     check(study)
+    if study.devices:
+        # A CPU is one device unless told otherwise; with one a core, each core trains clients of its own.
+        with contextlib.suppress(RuntimeError):  # JAX is running already: what it has is what there is
+            jax.config.update("jax_num_cpu_devices", study.devices)
     if chosen.resume and chosen.run_dir is None:
         raise UserError("--resume needs --run-dir, the directory of the run to continue")
     run_dir = chosen.run_dir or run_directory.fresh_run_dir(study)

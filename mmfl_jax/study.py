@@ -127,7 +127,7 @@ class Study:
     chunk_size: int = 0
     """Clients that a device trains at once; 0 to choose by platform and model."""
     devices: int = 0
-    """Devices to spread clients over; 0 for all."""
+    """Devices to spread clients over; 0 for all. On a CPU, this many are made: one a core is fastest."""
     stream_mb: int = 0
     """Keep at most this many MB of training images on the device, and stream clients in waves; 0 keeps all there."""
 
