@@ -48,7 +48,7 @@ def run(reference: str, arguments: list[str]) -> None:
     from mmfl_jax.simulation import Simulation
 
     check(study)
-    if study.devices:
+    if 0 < study.devices <= (os.cpu_count() or 1):
         # A CPU is one device unless told otherwise; with one a core, each core trains clients of its own.
         with contextlib.suppress(RuntimeError):  # JAX is running already: what it has is what there is
             jax.config.update("jax_num_cpu_devices", study.devices)
