@@ -271,6 +271,22 @@ def test_compare_keeps_different_configurations_apart(tmp_path):
     assert len(report.compare(runs, over=("seed", "local_epochs"))) == 1
 
 
+def test_compare_averages_folds_before_it_takes_the_spread_over_seeds(tmp_path):
+    runs = [
+        make_run(tmp_path / f"resnet8-seed{seed}-fold{fold}", seed=seed, test_split=f"by:region:{fold}/2")
+        for seed in range(2)
+        for fold in range(2)
+    ]
+    summaries = [json.loads((run / "summary.json").read_text()) for run in runs]
+    for summary, run, value in zip(summaries, runs, (0.1, 0.3, 0.4, 0.8)):
+        summary["evaluation"]["s1"]["f1_micro"] = value
+        (run / "summary.json").write_text(json.dumps(summary))
+    (row,) = report.compare(runs, folds=("test_split",))
+    assert (row["name"], row["seeds"]) == ("resnet8", [0, 1])
+    spread = np.std([0.2, 0.6], ddof=1)
+    assert row["scores"]["s1"]["f1_micro"] == {"mean": pytest.approx(0.4), "std": pytest.approx(spread), "n": 2}
+
+
 def test_comparison_table_and_figure(tmp_path):
     from rich.console import Console
 

@@ -57,7 +57,7 @@ class _Group:
         letters = itertools.takewhile(lambda column: len(set(column)) == 1, zip(*(run.name for run in self.runs)))
         common = "".join(column[0] for column in letters)
         if len(self.runs) > 1:
-            common = re.sub(r"([-_. ]*(seed|fold)?\d*)+$", "", common)
+            common = re.sub(r"([-_. ]+(seed|fold)?\d*)+$", "", common)  # the 8 of "resnet8-seed0" stays
         return common or self.runs[0].name
 
 
