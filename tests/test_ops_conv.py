@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from jax import lax
 
 from mmfl_jax import ops
+from mmfl_jax.ops import conv_forms
 
 NHWC = ("NHWC", "HWIO", "NHWC")
 CASES = {
@@ -100,7 +101,19 @@ def test_any_geometry(size, kernel, strides, padding):
     def results(conv):
         return jax.jit(functools.partial(value_and_gradients, bound(conv, case)))(x, w)
 
-    with ops.conv_form("im2col"):  # the form whose geometry is its own
+    expected = results(lax.conv_general_dilated)
+    for form in ("im2col", "paired", "rows"):  # the forms whose geometry is their own
+        with ops.conv_form(form):
+            close(results(ops.conv_general_dilated), expected)
+
+
+@pytest.mark.parametrize("strides", [(1, 1), (2, 1)])
+def test_rows_in_several_blocks(strides, monkeypatch):
+    monkeypatch.setattr(conv_forms, "_BLOCK_PIXELS", 12)  # rows of 6: blocks of two, and one row left over
+    x, w = normal(0, 2, 5 * strides[0], 6, 3), normal(1, 3, 3, 3, 4)
+    case = (None, None, strides, "SAME", {})
+    results = lambda conv: jax.jit(functools.partial(value_and_gradients, bound(conv, case)))(x, w)
+    with ops.conv_form("rows"):
         close(results(ops.conv_general_dilated), results(lax.conv_general_dilated))
 
 

@@ -6,6 +6,7 @@ All of it is host arithmetic on small integers; the jitted round receives the re
 from __future__ import annotations
 
 import dataclasses
+import heapq
 
 import jax
 import numpy as np
@@ -74,27 +75,44 @@ class Planner:
         loads = np.zeros(self.devices, dtype=np.int64)
         plans, useful, paid = [], 0, 0
         for group, chosen in enumerate(members):
-            size = self.chunk[group]
-            by_steps = chosen[np.argsort(-self.steps[group][chosen], kind="stable")]
-            chunks = [by_steps[i : i + size] for i in range(0, len(by_steps), size)]
-            useful += int(self.steps[group][chosen].sum())
-            paid += sum(int(self.steps[group][c].max()) * size for c in chunks)
-            plans.append(self._deal(group, chunks, loads))
+            size, steps = self.chunk[group], self.steps[group]
+            by_steps = chosen[np.argsort(-steps[chosen], kind="stable")]
+            count = -(-len(by_steps) // size)
+            clients = np.full((count, size), -1, np.int32)
+            clients.reshape(-1)[: len(by_steps)] = by_steps
+            local = np.where(clients < 0, 0, steps[clients])
+            useful += int(local.sum())
+            paid += int(local.max(axis=1, initial=0).sum()) * size
+            plans.append(self._deal(group, clients, local, loads))
         return tuple(plans), {
             "clients": sum(len(m) for m in members),
             "client_steps": useful,
             "padding_waste": 1 - useful / paid if paid else 0.0,
         }
 
-    def _deal(self, group: int, chunks: list[np.ndarray], loads: np.ndarray) -> GroupPlan:
+    def _deal(self, group: int, clients: np.ndarray, steps: np.ndarray, loads: np.ndarray) -> GroupPlan:
+        """Deal chunks ``[chunks, chunk]``, longest first, each to the device with least to do."""
         shape = (self.devices, self.capacity[group], self.chunk[group])
-        clients, steps = np.full(shape, -1, np.int32), np.zeros(shape, np.int32)
-        used = np.zeros(self.devices, np.int32)
-        for chunk in chunks:  # longest first, each to the device with least to do
-            free = np.flatnonzero(used < self.capacity[group])
-            device = free[loads[free].argmin()]
-            clients[device, used[device], : len(chunk)] = chunk
-            steps[device, used[device], : len(chunk)] = self.steps[group][chunk]
-            used[device] += 1
-            loads[device] += int(self.steps[group][chunk].max())
-        return GroupPlan(clients, steps, used)
+        dealt, dealt_steps = np.full(shape, -1, np.int32), np.zeros(shape, np.int32)
+        device, place = self._places(steps.max(axis=1, initial=0), self.capacity[group], loads)
+        dealt[device, place], dealt_steps[device, place] = clients, steps
+        return GroupPlan(dealt, dealt_steps, np.bincount(device, minlength=self.devices).astype(np.int32))
+
+    def _places(self, lengths: np.ndarray, capacity: int, loads: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the device of each chunk and its place there; add the chunks' lengths to ``loads``."""
+        if self.devices == 1:
+            loads += lengths.sum()
+            return np.zeros(len(lengths), np.int64), np.arange(len(lengths))
+        device, place = np.zeros(len(lengths), np.int64), np.zeros(len(lengths), np.int64)
+        used = [0] * self.devices
+        queue = [(int(load), d) for d, load in enumerate(loads)]
+        heapq.heapify(queue)
+        for chunk, length in enumerate(lengths.tolist()):
+            load, d = heapq.heappop(queue)
+            while used[d] == capacity:  # full: it gets no more of this group
+                load, d = heapq.heappop(queue)
+            device[chunk], place[chunk] = d, used[d]
+            used[d] += 1
+            loads[d] += length
+            heapq.heappush(queue, (load + length, d))
+        return device, place

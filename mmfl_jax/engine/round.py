@@ -64,9 +64,8 @@ def start(program: Program, state: ServerState, group: int, private: Variables) 
 
 def finite(local: Local) -> Array:
     """Return whether every parameter and statistic of a client is finite."""
-    return functools.reduce(
-        jnp.logical_and, [jnp.isfinite(x).all() for x in jax.tree.leaves((local.params, local.stats))]
-    )
+    # 0 * x is NaN where x is not finite. On CPU sums have a fast kernel, and isfinite(x).all() has none.
+    return sum((0 * x).sum() for x in jax.tree.leaves((local.params, local.stats))) == 0
 
 
 def add_update(program: Program, group: int, state: ServerState, sums: Sums, local: Local, weight: Array) -> Sums:

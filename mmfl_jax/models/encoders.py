@@ -129,9 +129,15 @@ class MLP(Encoder):
         inputs = 1
         for size in shape:
             inputs *= size
-        self.first = nnx.Linear(inputs, hidden, dtype=norm.dtype, kernel_init=nnx.initializers.he_normal(), rngs=rngs)
+        options: dict[str, Any] = {
+            "dtype": norm.dtype,
+            "kernel_init": nnx.initializers.he_normal(),
+            "dot_general": ops.dot_general,
+            "rngs": rngs,
+        }
+        self.first = nnx.Linear(inputs, hidden, **options)
         self.first_norm = norm.layer(hidden, 0, rngs)
-        self.second = nnx.Linear(hidden, hidden, dtype=norm.dtype, kernel_init=nnx.initializers.he_normal(), rngs=rngs)
+        self.second = nnx.Linear(hidden, hidden, **options)
         self.second_norm = norm.layer(hidden, 1, rngs)
         self.features = hidden
 

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from mmfl_jax import ops
 from mmfl_jax.errors import UserError
 from mmfl_jax.models.encoders import make_encoder
 from mmfl_jax.models.fusion import fuse, fused_size
@@ -62,12 +63,16 @@ class Output(NamedTuple):
     projections: dict[str, Array]
 
 
+def _dense(inputs: int, outputs: int, dtype: jnp.dtype | None, rngs: nnx.Rngs) -> nnx.Linear:
+    return nnx.Linear(inputs, outputs, dtype=dtype, dot_general=ops.dot_general, rngs=rngs)
+
+
 class Projector(nnx.Module):
     """Map features to the unit sphere on which modalities are compared: dense, ReLU, dense, L2 norm."""
 
     def __init__(self, features: int, projection: int, dtype: jnp.dtype | None, rngs: nnx.Rngs):
-        self.hidden = nnx.Linear(features, features, dtype=dtype, rngs=rngs)
-        self.out = nnx.Linear(features, projection, dtype=dtype, rngs=rngs)
+        self.hidden = _dense(features, features, dtype, rngs)
+        self.out = _dense(features, projection, dtype, rngs)
 
     def __call__(self, x: Array) -> Array:
         """Return unit vectors ``[batch, projection]``, float32."""
@@ -104,9 +109,9 @@ class MultiModalModel(nnx.Module):
             self.projectors = nnx.Dict({m: Projector(sizes[m], design.projection, dtype, rngs) for m in towers})
         if design.design == "modality":
             size = fused_size(design.fusion, features, len(design.modalities))
-            self.head = nnx.Linear(size, design.outputs, dtype=dtype, rngs=rngs)
+            self.head = _dense(size, design.outputs, dtype, rngs)
         else:
-            self.heads = nnx.Dict({m: nnx.Linear(sizes[m], design.outputs, dtype=dtype, rngs=rngs) for m in towers})
+            self.heads = nnx.Dict({m: _dense(sizes[m], design.outputs, dtype, rngs) for m in towers})
 
     def __call__(self, inputs: Mapping[str, Array], train: bool) -> Output:
         """Return logits and projections from the modalities that ``inputs`` holds, each ``[batch, *shape]``."""

@@ -2,6 +2,7 @@
 
 from mmfl_jax.ops.conv_choice import FORMS, conv_form
 from mmfl_jax.ops.convolution import conv_general_dilated
+from mmfl_jax.ops.dense import dot_general
 from mmfl_jax.ops.pooling import max_pool
 
-__all__ = ["FORMS", "conv_form", "conv_general_dilated", "max_pool"]
+__all__ = ["FORMS", "conv_form", "conv_general_dilated", "dot_general", "max_pool"]

@@ -5,9 +5,9 @@ import os
 
 import jax
 
-from mmfl_jax.ops.conv_forms import ConvSpec
+from mmfl_jax.ops.conv_forms import ConvSpec, pairs
 
-FORMS = ("canonical", "im2col", "batched", "plain")
+FORMS = ("canonical", "im2col", "paired", "rows", "batched", "plain")
 
 # Part of jit's cache key: entering the context compiles anew instead of finding the other form's code.
 _forced = jax.make_user_context(default_value=None)
@@ -46,17 +46,26 @@ def choose(spec: ConvSpec, kind: str, batch: int, channels: int, features: int, 
         return spec.form
     taps = math.prod(spec.kernel)
     if jax.default_backend() == "cpu":
-        return _choose_cpu(spec, kind, channels, taps)
+        return _choose_cpu(spec, kind, batch, channels, features)
     if clients == 1 or spec.groups > 1:
         return "plain"
     return "batched" if batch * math.prod(spec.out_space()) * channels * taps <= 2**22 else "plain"
 
 
-def _choose_cpu(spec: ConvSpec, kind: str, channels: int, taps: int) -> str:
+def _choose_cpu(spec: ConvSpec, kind: str, batch: int, channels: int, features: int) -> str:
+    taps = math.prod(spec.kernel)
     if spec.groups > 1:
         return "canonical"
     if taps == 1:  # a matmul as it stands, but one to [channels, features] over many rows is slow
         return "canonical" if kind == "weight" and set(spec.strides) == {1} else "im2col"
-    if kind == "forward" and (len(spec.space) == 1 or (channels <= 4 and taps >= 25)):
-        return "im2col"  # few channels, or series, leave the convolution kernel idle
+    if kind == "forward" and len(spec.space) == 1:
+        return "im2col"  # series leave the convolution kernel idle
+    # The kernel computes 64 features at once; with few channels as well it does little else than load and store.
+    inner, outer = (features, channels) if kind == "input" else (channels, features)
+    if kind != "weight" and inner <= 16 and outer <= 32 and pairs(spec if kind == "forward" else spec.input_gradient()):
+        return "paired"
+    # dy plays the kernel in the canonical weight gradient, and is read anew for every channel: from memory, once it is
+    # larger than the caches.
+    if kind == "weight" and channels >= 32 and batch * math.prod(spec.out_space()) * features > 2**19:
+        return "rows"
     return "canonical"  # columns cost more memory traffic than the matmul gains

@@ -17,6 +17,9 @@ from jax import Array, lax
 
 Kernel = Callable[["ConvSpec", Array, Array], Array]
 
+# Pixels in a block of ``rows``: its operands fill a good part of a core's second-level cache (measured: 120 to 480).
+_BLOCK_PIXELS = 240
+
 
 @dataclasses.dataclass(frozen=True)
 class ConvSpec:
@@ -130,6 +133,38 @@ def flip(w: Array, groups: int) -> Array:
     return jnp.swapaxes(w, -1, -3).reshape(*kernel, features // groups, groups * channels)
 
 
+def pairs(spec: ConvSpec) -> bool:
+    """Return whether the convolution can compute two neighbours along its last axis as one position."""
+    last = spec.strides[-1], spec.lhs_dilation[-1], spec.rhs_dilation[-1]
+    return last == (1, 1, 1) and spec.groups == 1 and spec.out_space()[-1] > 1
+
+
+def _paired_forward(spec: ConvSpec, x: Array, w: Array) -> Array:
+    """Convolve with stride 2 along the last axis and a kernel that holds itself twice, one step apart.
+
+    Twice the features at half the positions: a third more products for a kernel of width 3, but few features fill the
+    processor's vectors.
+    """
+    if not pairs(spec):
+        return plain_forward(spec, x, w)
+    *out, width = spec.out_space()
+    lo, hi = spec.padding[-1]
+    twice = dataclasses.replace(
+        spec,
+        kernel=(*spec.kernel[:-1], spec.kernel[-1] + 1),
+        strides=(*spec.strides[:-1], 2),
+        padding=(*spec.padding[:-1], (lo, hi + width % 2)),
+    )
+    edge = [(0, 0)] * (w.ndim - 3)
+    w = jnp.concatenate([jnp.pad(w, [*edge, side, (0, 0), (0, 0)]) for side in ((0, 1), (1, 0))], -1)
+    y = plain_forward(twice, x, w).reshape(x.shape[0], *out, width + width % 2, -1)
+    return lax.slice_in_dim(y, 0, width, axis=-2)
+
+
+def _paired_input(spec: ConvSpec, dy: Array, w: Array) -> Array:
+    return _paired_forward(spec.input_gradient(), dy, flip(w, spec.groups))
+
+
 def _canonical_input(spec: ConvSpec, dy: Array, w: Array) -> Array:
     return plain_forward(spec.input_gradient(), dy, flip(w, spec.groups))
 
@@ -191,6 +226,40 @@ def _im2col_weight(spec: ConvSpec, x: Array, dy: Array) -> Array:
     return dw.reshape(*spec.kernel, channels // spec.groups, -1)
 
 
+def _rows_weight(spec: ConvSpec, x: Array, dy: Array) -> Array:
+    """Add up the kernel's gradient over blocks of rows that stay in a core's cache.
+
+    Block by block dy' [features, pixels] meets the pixels of the rows with their neighbours along them,
+    [pixels, kernel width * channels], once for each row of the kernel. For two axes, without groups and input dilation.
+    """
+    if len(spec.kernel) != 2 or spec.groups > 1 or max(spec.lhs_dilation) > 1:
+        return _canonical_weight(spec, x, dy)
+    (height, width), (down, right), (stride, stride_right) = spec.kernel, spec.rhs_dilation, spec.strides
+    images, out_height, out_width, features = dy.shape
+    channels = x.shape[-1]
+    rows = min(max(1, _BLOCK_PIXELS // out_width), out_height)
+    span = (out_width - 1) * stride_right + 1
+    x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *((lo, hi, 0) for lo, hi in spec.padding), (0, 0, 0)])
+
+    def add_block(total: Array, image: Array, top: Array, rows: int) -> Array:
+        reach = (rows - 1) * stride + 1
+        size = (1, reach + (height - 1) * down, x.shape[2], channels)
+        block = lax.dynamic_slice(x, (image, top * stride, 0, 0), size)[0]
+        beside = jnp.concatenate([block[:, j * right : j * right + span : stride_right] for j in range(width)], -1)
+        d = lax.dynamic_slice(dy, (image, top, 0, 0), (1, rows, out_width, features)).reshape(-1, features)
+        pixels = [beside[i * down : i * down + reach : stride].reshape(len(d), -1) for i in range(height)]
+        product = lambda p: jnp.einsum("mo,mk->ok", d, p, precision=spec.precision, preferred_element_type=total.dtype)
+        return total + jnp.stack([product(p) for p in pixels])
+
+    blocks, rest = divmod(out_height, rows)
+    zero = jnp.zeros((height, features, width * channels), jnp.promote_types(x.dtype, jnp.float32))
+    zero, x, dy = same_axes(zero, x, dy)
+    total = lax.fori_loop(0, images * blocks, lambda t, s: add_block(s, t // blocks, t % blocks * rows, rows), zero)
+    if rest:
+        total = lax.fori_loop(0, images, lambda i, s: add_block(s, i, jnp.int32(blocks * rows), rest), total)
+    return total.reshape(height, features, width, channels).transpose(0, 2, 3, 1).astype(x.dtype)
+
+
 def _im2col_input(spec: ConvSpec, dy: Array, w: Array) -> Array:
     if all(s == 1 for s in spec.strides):
         return _im2col_forward(spec.input_gradient(), dy, flip(w, spec.groups))
@@ -247,6 +316,8 @@ _im2col: dict[str, Kernel] = {"forward": _im2col_forward, "input": _im2col_input
 KERNELS: dict[str, dict[str, Kernel]] = {
     "canonical": {"forward": plain_forward, "input": _canonical_input, "weight": _canonical_weight},
     "im2col": _im2col,
+    "paired": {"forward": _paired_forward, "input": _paired_input, "weight": _canonical_weight},
+    "rows": {"forward": plain_forward, "input": _canonical_input, "weight": _rows_weight},
     "batched": _im2col,
     "plain": {"forward": plain_forward, "input": _plain_input, "weight": _plain_weight},
 }

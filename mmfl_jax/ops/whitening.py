@@ -145,6 +145,7 @@ def apply_whitening(x: Array, mean: Array, matrix: Array, scale: Array, bias: Ar
         groups * size, groups * size
     )
     dense = dense * scale[:, None]
-    # Centred before the product: in bfloat16 a large mean would drown the rest.
-    centred = (x.astype(jnp.float32) - mean).astype(x.dtype)
-    return centred @ dense.T.astype(x.dtype) + bias.astype(x.dtype)
+    # Centred before the product: in bfloat16 a large mean would drown the rest. Flat as in group_moments, so that the
+    # compiler finds the same difference there and computes it once.
+    centred = (x.reshape(-1, x.shape[-1]).astype(jnp.float32) - mean).astype(x.dtype)
+    return (centred @ dense.T.astype(x.dtype) + bias.astype(x.dtype)).reshape(x.shape)
