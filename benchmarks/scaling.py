@@ -165,7 +165,7 @@ def draw(rows: list[dict], path: pathlib.Path) -> None:
     from mmfl_jax.report.figures import save, styled
 
     def panels() -> Figure:
-        figure = Figure(figsize=(12.6, 3.9), layout="constrained")
+        figure = Figure(figsize=(12.6, 4.4), layout="constrained")
         times, memory, waste = figure.subplots(1, 3)
         _draw_scaling(rows, times, memory)
         _draw_waste([r for r in rows if r["benchmark"] == "padding"], waste)
@@ -173,8 +173,9 @@ def draw(rows: list[dict], path: pathlib.Path) -> None:
             panel.grid(axis="y")
             panel.set_axisbelow(True)
         # The first two panels share their lines.
-        memory.legend(fontsize=7.5, handlelength=2.6, loc="center left", bbox_to_anchor=(1, 0.5))
-        waste.legend(fontsize=7.5, handlelength=2.6, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
+        small = {"fontsize": 8, "handlelength": 2.6}
+        figure.legend(*times.get_legend_handles_labels(), loc="outside lower left", ncols=5, **small)
+        waste.legend(title="BigEarthNet v2, an epoch, batches of 32", title_fontsize=8, loc="upper left", **small)
         return figure
 
     save(styled(panels), path)
@@ -185,8 +186,11 @@ _LINES = ("-", (0, (4, 2)), (0, (1, 1.5)))
 
 
 def _draw_scaling(rows: list[dict], times, memory) -> None:
-    times.set_title("Microseconds a client-step\nline: fastest turn, cross: median", fontsize=9)
-    memory.set_title("Temporaries of the round, MB", fontsize=9)
+    from matplotlib.ticker import LogLocator
+
+    times.set_title("Microseconds a client-step")
+    times.set_ylabel("fastest turn (median: cross)")
+    memory.set_title("Temporaries of the round, MB")
     scaled = [r for r in rows if r["benchmark"] == "scaling"]
     models = list(dict.fromkeys(r["model"] for r in scaled))
     for model, chunk in dict.fromkeys((r["model"], r["chunk"]) for r in scaled):
@@ -200,8 +204,12 @@ def _draw_scaling(rows: list[dict], times, memory) -> None:
         memory.plot(clients, [(r["temporary_bytes"] or math.nan) / 1e6 for r in line], **style)
     for panel in (times, memory):
         panel.set(xscale="log", yscale="log", xlabel="clients a round")
+        low, high = panel.get_ylim()
+        panel.set_ylim(low / 1.5, high * 1.5)  # noise shall not fill the panel
         ticks = sorted({r["clients"] for r in scaled})
-        panel.set_xticks(ticks, [f"{n:,}" for n in ticks], minor=False)
+        panel.set_xticks(ticks, [f"{n:,}" for n in ticks])
+        panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        panel.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
         panel.minorticks_off()
 
 
@@ -224,8 +232,8 @@ def _draw_waste(rows: list[dict], panel) -> None:
     panel.axhline(10, color="#7a828c", linestyle=_LINES[2], linewidth=1)
     chunks = list(dict.fromkeys(r["chunk"] for r in rows))
     panel.set_xticks(range(len(chunks)), chunks)
-    panel.set(xlabel="clients a chunk", ylim=(0, 100))
-    panel.set_title("Wasted share of device time, %\nBigEarthNet v2, one epoch in batches of 32", fontsize=9)
+    panel.set(xlabel="clients a chunk", ylim=(0, 150), yticks=range(0, 101, 20))
+    panel.set_title("Wasted share of device time, %")
 
 
 def main() -> None:
