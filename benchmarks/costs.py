@@ -63,10 +63,10 @@ def measure(study: Study, federation: Federation, scored: bool) -> list[dict[str
 
 def row_of(name: str, simulation: Simulation, lines: list[dict[str, Any]], scored: bool) -> dict[str, Any]:
     """Return what one configuration cost and scored."""
-    cost, last = simulation.cost(), lines[-1]
-    traffic = [
-        costs.client_bytes(simulation.program, simulation.state, g) for g in range(len(simulation.program.groups))
-    ]
+    cost, last, program = simulation.cost(), lines[-1], simulation.program
+    traffic = {
+        "+".join(held): costs.client_bytes(program, simulation.state, g) for g, held in enumerate(program.groups)
+    }
     # The first round of a process still loads and allocates.
     seconds = [line["seconds"] for line in lines[1:] or lines]
     both = "+".join(simulation.federation.archive.modalities)
