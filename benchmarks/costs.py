@@ -64,9 +64,8 @@ def measure(study: Study, federation: Federation, scored: bool) -> list[dict[str
 def row_of(name: str, simulation: Simulation, lines: list[dict[str, Any]], scored: bool) -> dict[str, Any]:
     """Return what one configuration cost and scored."""
     cost, last, program = simulation.cost(), lines[-1], simulation.program
-    traffic = {
-        "+".join(held): costs.client_bytes(program, simulation.state, g) for g, held in enumerate(program.groups)
-    }
+    bytes_of = lambda group: costs.client_bytes(program, simulation.state, group)
+    traffic = {"+".join(held): bytes_of(group) for group, held in enumerate(program.groups)}
     # The first round of a process still loads and allocates.
     seconds = [line["seconds"] for line in lines[1:] or lines]
     both = "+".join(simulation.federation.archive.modalities)
