@@ -66,15 +66,15 @@ ABSENT = ("rasterio", "tensorflow_datasets", "tyro", "pyarrow", "matplotlib")
 SCRIPT = """
 import runpy, sys
 sys.modules.update(dict.fromkeys({absent}))  # None: import raises ModuleNotFoundError
-import mmfl_jax as mm
-
-small = dict(algorithm="mf", encoder="mlp", width=8, partition="iid", clients=2, devices=1)
-for archive in (dict(archive="twin", samples=200, image_size=8), dict(archive={arrays!r})):
-    assert mm.Simulation(mm.Study(**small, **archive)).run_round()["clients"] == 2
 sys.path.insert(0, {benchmarks!r})
 sys.argv = ["scaling.py", "--models", "mlp", "--clients", "4", "--chunks", "2", "--steps", "1", "--turns", "1"]
-sys.argv += ["--output", {output!r}]
+sys.argv += ["--devices", "1", "--output", {output!r}]
 runpy.run_path({benchmarks!r} + "/scaling.py", run_name="__main__")
+import mmfl_jax as mm
+
+assert mm.archives.open({arrays!r}).read("s1", [0, 1]).shape == (2, 5, 2)
+study = mm.Study(archive="twin", samples=200, image_size=8, encoder="mlp", width=8, algorithm="mf", clients=2)
+assert mm.Simulation(study.replace(partition="iid")).run_round()["clients"] == 2
 """
 
 
