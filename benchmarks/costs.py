@@ -10,13 +10,15 @@ its test samples: a few rounds of one seed rank modules roughly at best. ``resne
 the clients with 2 bands and half with 10, four steps in batches of 16, and has no score.
 
 FLOPs are ``mmfl_jax.costs.step_flops`` times the local steps of all clients: forward, gradients and optimizer, without
-the server's averaging. The configurations take turns, a round each, and seconds are medians over rounds.
+the server's averaging. The configurations take turns, a round each, and seconds are medians over rounds: of the wall
+clock, and of processor time, which other work on the machine lengthens less.
 """
 
 from __future__ import annotations
 
 import pathlib
 import statistics
+import time
 from typing import Any
 
 from common import emit, host, parser, random_federation, use_devices
@@ -54,7 +56,9 @@ def measure(study: Study, federation: Federation, scored: bool) -> list[dict[str
         simulation.compile()
     for _ in range(study.rounds):
         for name, simulation in simulations.items():
-            lines[name].append(simulation.run_round())
+            begin = time.process_time()
+            line = simulation.run_round()
+            lines[name].append({**line, "cpu_seconds": time.process_time() - begin})
     rows = [row_of(name, simulations[name], lines[name], scored) for name in simulations]
     for row in rows:
         compared(row, rows[0], rows[1])
@@ -81,6 +85,8 @@ def row_of(name: str, simulation: Simulation, lines: list[dict[str, Any]], score
         "bytes_up_and_down_of_a_client": traffic,
         "seconds_per_round": round(statistics.median(seconds), 4),
         "fastest_seconds_per_round": round(min(seconds), 4),
+        # Of all threads: other work on the machine lengthens it less. On an accelerator it says nothing.
+        "cpu_seconds_per_round": round(statistics.median(line["cpu_seconds"] for line in lines[1:] or lines), 4),
         "compile_seconds": round(cost["compile_seconds"], 2),
         "peak_memory_bytes": cost["peak_memory_bytes"],
         "rounds": len(lines),
@@ -88,10 +94,19 @@ def row_of(name: str, simulation: Simulation, lines: list[dict[str, Any]], score
     }
 
 
+_COMPARED = (
+    "flops_per_round",
+    "bytes_up_per_round",
+    "bytes_down_per_round",
+    "seconds_per_round",
+    "cpu_seconds_per_round",
+)
+
+
 def compared(row: dict[str, Any], fedavg: dict[str, Any], mf: dict[str, Any]) -> None:
     """Add to a row its ratios to FedAvg and MF, and its FLOPs beyond FedAvg's, as a share, a point of F1 gained."""
     for other in (fedavg, mf):
-        for key in ("flops_per_round", "bytes_up_per_round", "bytes_down_per_round", "seconds_per_round"):
+        for key in _COMPARED:
             row[f"{key}_to_{other['configuration']}"] = round(row[key] / other[key], 4)
     row["f1_points_gained"] = row["extra_flops_per_f1_point"] = None
     if row["f1_micro"] is not None:
@@ -112,6 +127,8 @@ _COLUMNS = {
     "seconds": (8, ".3f", "seconds_per_round", 1),
     "/FedAvg   ": (7, ".3f", "seconds_per_round_to_fedavg", 1),
     "/MF ": (6, ".3f", "seconds_per_round_to_mf", 1),
+    "CPU s": (8, ".3f", "cpu_seconds_per_round", 1),
+    "/FedAvg    ": (7, ".3f", "cpu_seconds_per_round_to_fedavg", 1),
     "F1": (6, ".4f", "f1_micro", 1),
     "points": (6, "+.2f", "f1_points_gained", 1),
     "FLOPs a point": (13, "+.1%", "extra_flops_per_f1_point", 1),
