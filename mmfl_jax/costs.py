@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -12,6 +13,7 @@ from mmfl_jax.engine.local import GroupData, draw_batch, local_step
 from mmfl_jax.engine.program import Program
 from mmfl_jax.engine.round import start
 from mmfl_jax.engine.state import ServerState
+from mmfl_jax.ops import conv_form
 
 _FLOAT = 4
 
@@ -42,7 +44,7 @@ def client_bytes(program: Program, state: ServerState, group: int, places: int =
 
 
 def step_flops(program: Program, state: ServerState, data: GroupData, group: int) -> float:
-    """Return the floating-point operations of one local step of one client, as XLA counts them (nan if it does not).
+    """Return the floating-point operations of one local step of one client (:func:`flops`).
 
     The step stands alone here: inside the round's loops XLA would count a body once, whatever its trips.
 
@@ -59,7 +61,18 @@ def step_flops(program: Program, state: ServerState, data: GroupData, group: int
         batch = draw_batch(program, data, jnp.int32(0), jnp.uint32(0), jnp.int32(0))
         return local_step(program, group, local.params, local, batch, state.relay, program.learning_rate(state.round))
 
-    analysis = jax.jit(step).lower(*jax.tree.map(shape_of, (state, data))).cost_analysis()
+    return flops(step, state, data)
+
+
+def flops(function: Callable[..., Any], *arguments: Any) -> float:
+    """Return the floating-point operations of a function without loops, as XLA counts them (nan if it does not).
+
+    XLA counts what is written, before it compiles: the number is the same on every platform. Convolutions are written
+    in their plain form, whichever runs: each multiplication and each addition of the definition once, none with
+    padding. A product over channels counts whole, also where whitening knows blocks of it to be zero.
+    """
+    with conv_form("plain"):
+        analysis = jax.jit(function).lower(*jax.tree.map(shape_of, arguments)).cost_analysis()
     return float((analysis or {}).get("flops", math.nan))
 
 
@@ -70,8 +83,14 @@ def shape_of(x: Any) -> jax.ShapeDtypeStruct:
 
 def peak_memory(compiled: Any) -> int | None:
     """Return the bytes that a compiled function needs at most on a device: arguments, results, temporaries."""
+    parts = memory(compiled)
+    return None if parts is None else parts["held"] + parts["temporaries"]
+
+
+def memory(compiled: Any) -> dict[str, int] | None:
+    """Return the bytes on a device of a compiled function's ``held`` arguments and results, and ``temporaries``."""
     analysis = compiled.memory_analysis()
     if analysis is None:
         return None
     held = analysis.argument_size_in_bytes + analysis.output_size_in_bytes - analysis.alias_size_in_bytes
-    return int(held + analysis.temp_size_in_bytes)
+    return {"held": int(held), "temporaries": int(analysis.temp_size_in_bytes)}

@@ -1,15 +1,18 @@
 """Costs against counts by hand."""
 
 import jax
+import jax.numpy as jnp
 import pytest
 from federations import MemoryArchive, ragged_federation, simulation
 from flax import nnx
 
 from mmfl_jax import Simulation, Study
-from mmfl_jax.costs import client_bytes, step_flops
-from mmfl_jax.engine.round import empty_sums
+from mmfl_jax.costs import client_bytes, flops, memory, peak_memory, step_flops
+from mmfl_jax.engine.local import draw_batch, local_step
+from mmfl_jax.engine.round import empty_sums, start
 from mmfl_jax.federation import Federation
 from mmfl_jax.models import Output
+from mmfl_jax.ops import FORMS, conv_form, conv_general_dilated
 
 # Two dense layers of 8 behind 5 x 2 (s1) or 5 x 3 (s2) values, each with its normalisation; projector 8-8-4; 3 classes.
 LOCAL = 2 * (8 + 8) + 2 * (8 + 8)  # scale, bias, mean and variance of two normalisations
@@ -84,3 +87,84 @@ def test_flops_of_a_dense_layer(stream_mb):
         cost = sim.cost()
         assert cost["flops_per_round"] == 4 * step  # 33 samples are three steps, 10 are one
         assert cost["peak_memory_bytes"] > 4 * 400 * 50
+
+
+def convolution(padding, stride):
+    numbers = ("NHWC", "HWIO", "NHWC")
+    return lambda x, w: conv_general_dilated(x, w, (stride, stride), padding, dimension_numbers=numbers)
+
+
+@pytest.mark.parametrize("form", [None, *FORMS])
+@pytest.mark.parametrize(
+    # Taps along an axis of 12 that meet no padding: 3 for each of 10 outputs; 2 + 10 x 3 + 2; 5 x 3; 5 x 3 + 2.
+    ("padding", "stride", "taps"),
+    [("VALID", 1, 30), ("SAME", 1, 34), ("VALID", 2, 15), ("SAME", 2, 17)],
+)
+def test_flops_of_a_convolution_and_its_gradients_are_those_of_its_definition(padding, stride, taps, form):
+    convolve = convolution(padding, stride)
+    x, w = jnp.zeros((4, 12, 12, 3)), jnp.zeros((3, 3, 3, 5))
+    expected = 2 * 4 * taps**2 * 3 * 5
+    with conv_form(form):
+        dy = jnp.zeros(jax.eval_shape(convolve, x, w).shape)
+        gradient = lambda i: flops(lambda x, w, dy: jax.vjp(convolve, x, w)[1](dy)[i], x, w, dy)
+        assert [flops(convolve, x, w), gradient(0), gradient(1)] == [expected] * 3
+
+
+def test_flops_of_a_dense_layer_and_its_gradients_are_those_of_its_definition():
+    x, w, dy = jnp.zeros((16, 400)), jnp.zeros((400, 50)), jnp.zeros((16, 50))
+    gradients = lambda x, w, dy: jax.vjp(jnp.dot, x, w)[1](dy)
+    assert flops(jnp.dot, x, w) == 2 * 16 * 400 * 50
+    assert flops(gradients, x, w, dy) == 2 * 2 * 16 * 400 * 50
+
+
+class Convolutions(nnx.Module):
+    """Two convolutions, their mean over pixels and a head."""
+
+    def __init__(self):
+        rngs = nnx.Rngs(0)
+        options = {"padding": "VALID", "use_bias": False, "conv_general_dilated": conv_general_dilated, "rngs": rngs}
+        self.first = nnx.Conv(4, 16, (3, 3), **options)
+        self.second = nnx.Conv(16, 32, (3, 3), **options)
+        self.head = nnx.Linear(32, 3, rngs=rngs)
+
+    def __call__(self, images, train):
+        return Output(self.head(self.second(self.first(images["s1"])).mean(axis=(1, 2))), {})
+
+
+@pytest.fixture(scope="module")
+def two_convolutions():
+    archive = MemoryArchive(samples=60, shapes={"s1": (12, 12, 4)})
+    clients = [(name, ("s1",), range(a, a + 20)) for name, a in (("a", 0), ("b", 20))]
+    study = Study(algorithm="mf", client_optimizer="sgd", batch_size=16, local_steps=3)
+    return Simulation(study, Federation.of(archive, clients, range(40, 60)), make_model=lambda held: Convolutions())
+
+
+def test_flops_of_a_step_of_two_convolutions(two_convolutions):
+    sim = two_convolutions
+    first, second = 2 * 16 * 10**2 * 9 * 4 * 16, 2 * 16 * 8**2 * 9 * 16 * 32
+    products = 2 * first + 3 * second  # the gradient of the images is not needed
+    step = step_flops(sim.program, sim.state, sim.execution.example(0), 0)
+    # Beside them: the mean over pixels, the head, loss, shuffle, and two operations of SGD for each of 5,283 weights.
+    assert products < step < 1.01 * products
+
+
+def test_flops_of_a_round_count_every_local_step_of_every_client(two_convolutions):
+    sim = two_convolutions
+
+    def three_steps(state, data):
+        local = start(sim.program, state, 0, {})
+        received = local.params
+        for i in range(3):
+            batch = draw_batch(sim.program, data, jnp.int32(0), jnp.uint32(0), jnp.int32(i))
+            local, _, _ = local_step(sim.program, 0, received, local, batch, state.relay, jnp.float32(0.1))
+        return local
+
+    unrolled = flops(three_steps, sim.state, sim.execution.example(0))
+    assert sim.cost()["flops_per_round"] == pytest.approx(2 * unrolled, rel=1e-3)
+
+
+def test_peak_memory_is_what_is_held_and_temporaries():
+    compiled = jax.jit(lambda x: jnp.tanh(x @ x).sum()).lower(jnp.zeros((64, 64))).compile()
+    parts = memory(compiled)
+    assert parts["held"] == 4 * 64 * 64 + 4
+    assert peak_memory(compiled) == parts["held"] + parts["temporaries"]
