@@ -24,7 +24,7 @@ def trainers(task: protocol.Task) -> dict[str, Trainer]:
     words = task.variant.split("+")
     out = {}
     for m in task.work.modalities:
-        model = make(task.work, m, "nchw" not in words)
+        model = make(task.work, [m], "nchw" not in words)
         out[m] = Trainer(task.work, model, torch.compile(model) if "compile" in words else None)
     return out
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 import workloads
@@ -142,34 +144,35 @@ class CNN(nn.Module):
         self.dense = nn.Linear(*shapes["dense/kernel"])
         self.head = nn.Linear(*shapes["head/kernel"])
 
-    def forward(self, x: Tensor) -> tuple[Tensor, None]:
+    def forward(self, x: Tensor, modality: str = "") -> tuple[Tensor, None]:
         """Return logits, and no projection."""
         for conv in (self.conv1, self.conv2):
             x = functional.max_pool2d(functional.relu(conv(x)), 2)
         return self.head(functional.relu(self.dense(x.flatten(1)))), None
 
 
-class Client(nn.Module):
-    """The multi-modal model as the holder of one modality has it."""
+class MultiModal(nn.Module):
+    """The multi-modal model with the encoders of some modalities; a client holds one, and one is seen at a time."""
 
-    def __init__(self, work: workloads.Workload, modality: str):
+    def __init__(self, work: workloads.Workload, held: Sequence[str]):
         super().__init__()
-        shape = work.shapes[modality]
         mlp = work.model == "mlp"
+        encoder = lambda shape: MLP(int(np.prod(shape))) if mlp else ResNet(shape[-1])
         features = workloads.HIDDEN if mlp else workloads.STAGES[-1][1]
-        self.encoders = nn.ModuleDict({modality: MLP(int(np.prod(shape))) if mlp else ResNet(shape[-1])})
-        self.projectors = nn.ModuleDict({} if mlp else {modality: Projector(features)})
+        self.encoders = nn.ModuleDict({m: encoder(work.shapes[m]) for m in held})
+        self.projectors = nn.ModuleDict({} if mlp else {m: Projector(features) for m in held})
         self.head = nn.Linear(features, work.classes)
-        self.modality = modality
+        self.first = held[0]
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Return logits, and MIM's projections if any."""
-        features = self.encoders[self.modality](x)
-        z = self.projectors[self.modality](features) if self.projectors else None
+    def forward(self, x: Tensor, modality: str = "") -> tuple[Tensor, Tensor | None]:
+        """Return logits, and MIM's projections if any, of images of a modality (of the first where none is named)."""
+        modality = modality or self.first
+        features = self.encoders[modality](x)
+        z = self.projectors[modality](features) if self.projectors else None
         return self.head(features), z
 
 
-def make(work: workloads.Workload, modality: str, channels_last: bool) -> nn.Module:
-    """Return the model that a client with ``modality`` trains."""
-    model = CNN(workloads.variable_shapes(work)) if work.model == "cnn" else Client(work, modality)
+def make(work: workloads.Workload, held: Sequence[str], channels_last: bool) -> nn.Module:
+    """Return the model of the holder of some modalities."""
+    model = CNN(workloads.variable_shapes(work)) if work.model == "cnn" else MultiModal(work, held)
     return model.to(memory_format=torch.channels_last) if channels_last else model

@@ -110,9 +110,12 @@ class Server:
 
     def empty_sums(self) -> State:
         """Return zeros to add what clients send to."""
-        relay = {f"relay/{m}": torch.zeros_like(k) for m, k in self.keys.items()}
-        counts = {f"count/{m}": torch.zeros(len(k)) for m, k in self.keys.items()}
-        return {n: torch.zeros_like(v) for n, v in self.state.items()} | relay | counts
+        return {n: torch.zeros_like(v) for n, v in self.state.items()} | self.empty_relay()
+
+    def empty_relay(self) -> State:
+        """Return zeros to add MIM's projections to, and their numbers; empty without MIM."""
+        sums = {f"relay/{m}": torch.zeros_like(k) for m, k in self.keys.items()}
+        return sums | {f"count/{m}": torch.zeros(len(k)) for m, k in self.keys.items()}
 
     def other_keys(self, modality: str) -> Tensor | None:
         """Return the prototypes of the other modality, None without MIM."""
@@ -173,6 +176,11 @@ class Trainer:
 
     def train(self, samples: Samples, client: int, server: Server, sums: State) -> None:
         """Train a client on its samples and add what it sends to ``sums``."""
+        self.fit(samples, client, server, sums)
+        self.add(server.state, sums)
+
+    def fit(self, samples: Samples, client: int, server: Server, sums: State) -> None:
+        """Train a client on its samples, and add MIM's projections, if any, to ``sums``."""
         self.receive(server.state)
         m = self.work.holder(client)
         keys = server.other_keys(m)
@@ -182,7 +190,6 @@ class Trainer:
             if z is not None:
                 sums[f"relay/{m}"].addmm_(y.T, z)
                 sums[f"count/{m}"] += y.sum(dim=0)
-        self.add(server.state, sums)
 
     @torch.no_grad()
     def add(self, state: State, sums: State) -> None:

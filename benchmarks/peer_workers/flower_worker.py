@@ -1,0 +1,57 @@
+"""Flower: a simulation on Ray, each client on one core, as many at once as there are cores."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+from typing import Any
+
+os.environ |= {"FLWR_TELEMETRY_ENABLED": "0", "RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+
+import flower_app
+import protocol
+import torch
+import workloads
+from flwr.app import ArrayRecord, Context
+from flwr.serverapp import Grid, ServerApp
+from flwr.simulation import run_simulation
+from pytorch_training import Server
+
+
+def simulate(task: protocol.Task, rounds: int) -> tuple[workloads.Arrays, list[float]]:
+    """Run a simulation from the initial weights; return the server's variables and the seconds of its rounds."""
+    server, held = Server(task.work, task.folder, True), {}
+    strategy = flower_app.MultiModal(task) if server.keys else flower_app.Timed(task.work.clients)
+    server_app = ServerApp()
+
+    @server_app.main()
+    def main(grid: Grid, context: Context) -> None:
+        # With MIM the strategy itself holds the variables, for each modality has its own.
+        start = ArrayRecord() if server.keys else ArrayRecord(server.state)
+        held["result"] = strategy.start(grid, start, num_rounds=rounds)
+
+    resources = {"client_resources": {"num_cpus": 1, "num_gpus": 0.0}}
+    run_simulation(
+        server_app,
+        flower_app.app,
+        task.work.clients,
+        backend_config={**resources, "init_args": {"num_cpus": task.cores, "include_dashboard": False}},
+    )
+    if isinstance(strategy, flower_app.MultiModal):
+        return strategy.server.variables(), strategy.seconds
+    server.state = held["result"].arrays.to_torch_state_dict()
+    return server.variables(), strategy.seconds
+
+
+def main(task: protocol.Task) -> tuple[workloads.Arrays, Any, dict]:
+    """Return Flower's first update, and what times a round: the median of a simulation's, without its first."""
+    told = {"workload": task.work.name, "clients": task.work.clients, "folder": str(task.folder.resolve())}
+    os.environ["PEER_TASK"] = json.dumps(told)
+    update, _ = simulate(task, 1)
+    run = lambda: statistics.median(simulate(task, 3)[1][1:])
+    return update, run, {"version": f"flwr 1.41.0, ray 2.55.1, torch {torch.__version__}"}
+
+
+if __name__ == "__main__":
+    protocol.serve(main)
