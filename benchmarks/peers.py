@@ -23,6 +23,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 import venv
 
 import numpy as np
@@ -57,7 +58,11 @@ def variants(peer: str, name: str, cores: int) -> list[str]:
             found += ["threads+vmap100", "threads+vmap250"]
             found += ["processes+vmap100", "processes+vmap250"] if cores > 1 else []
         return found
-    return ["default"]
+    if peer == "pfl":
+        return ["threads", "processes"] if cores > 1 else ["threads"]
+    if peer == "fedjax":
+        return ["jit", "pmap"] if cores > 1 else ["jit"]
+    return ["run_simulation", "start_simulation"]
 
 
 def environment(peer: str, root: pathlib.Path) -> str:
@@ -91,7 +96,8 @@ class Worker:
         variant: of it.
         process: its process.
         told: the line it said when it was ready.
-        seconds: of its turns.
+        seconds: of a round in each of its turns.
+        taken: seconds that its turns took.
     """
 
     peer: str
@@ -100,6 +106,7 @@ class Worker:
     log: pathlib.Path
     told: dict = dataclasses.field(default_factory=dict)
     seconds: list[float] = dataclasses.field(default_factory=list)
+    taken: float = 0.0
 
     @classmethod
     def start(cls, peer: str, variant: str, python: str, folder: pathlib.Path, options: list[str]) -> "Worker":
@@ -126,9 +133,11 @@ class Worker:
     def turn(self) -> None:
         """Run a round."""
         assert self.process.stdin is not None
+        begin = time.perf_counter()
         self.process.stdin.write("run\n")
         self.process.stdin.flush()
         said = self._line()
+        self.taken += time.perf_counter() - begin
         if "error" in said:
             self.told = said
         else:
@@ -136,12 +145,11 @@ class Worker:
 
     def stop(self) -> None:
         """End the process."""
-        assert self.process.stdin is not None
-        self.process.stdin.close()
         try:
-            self.process.wait(timeout=30)
+            self.process.communicate(timeout=30)  # closes its standard input, upon which it ends
         except subprocess.TimeoutExpired:
             self.process.terminate()
+            self.process.communicate()
 
 
 def difference(work: workloads.Workload, folder: pathlib.Path, ours: str, theirs: str) -> dict[str, float]:
@@ -170,7 +178,8 @@ def measure(work: workloads.Workload, args: argparse.Namespace) -> list[dict]:
     with tempfile.TemporaryDirectory(prefix="peers_") as name:
         folder = pathlib.Path(name)
         workloads.write(work, folder)
-        options = [work.name, "--cores", str(args.cores), "--clients", str(work.clients)]
+        sizes = {"--cores": args.cores, "--clients": work.clients, "--steps": work.steps}
+        options = [work.name, *(str(part) for pair in sizes.items() for part in pair)]
         for peer in dict.fromkeys(["engine", *args.peers]):  # the engine first: it says in which order samples come
             try:
                 python = environment(peer, args.environments)
@@ -184,7 +193,7 @@ def measure(work: workloads.Workload, args: argparse.Namespace) -> list[dict]:
         for turn in range(args.turns):
             for i in range(len(alive)):
                 worker = alive[(turn + i) % len(alive)]
-                if "error" not in worker.told:
+                if "error" not in worker.told and worker.taken < args.patience:
                     worker.turn()
         reference = workers[0].told.get("update")
         for worker in workers:
@@ -249,6 +258,10 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=7)
     parser.add_argument("--cores", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--clients", type=int, default=0, help="fewer clients than the workload's, for a quick look")
+    parser.add_argument("--steps", type=int, default=0, help="fewer local steps, for a quick look")
+    parser.add_argument(
+        "--patience", type=float, default=600, help="seconds of turns after which a variant has no more"
+    )
     parser.add_argument("--environments", type=pathlib.Path, default=pathlib.Path.home() / ".cache/mmfl_jax/peers")
     parser.add_argument("--output", type=pathlib.Path, default=None, help="append the rows to this file")
     args = parser.parse_args()
@@ -258,7 +271,7 @@ def main() -> None:
     os.sched_setaffinity(0, allowed[: args.cores])  # the workers inherit it
     common, rows = host(args.cores), []
     for name in args.workload:
-        work = workloads.workload(name, args.clients)
+        work = workloads.workload(name, args.clients, args.steps)
         sizes = {"clients": work.clients, "steps": work.steps, "batch": work.batch}
         for found in measure(work, args):
             rows.append({"workload": name, **sizes, **found, **common})

@@ -61,13 +61,16 @@ class CNN(nnx.Module):
         return Output(self.head(nnx.relu(self.dense(x.reshape(len(x), -1)))), {})
 
 
-def simulation(task: protocol.Task, **options: Any) -> Simulation:
-    """Return the engine's simulation of a workload, with the workload's initial weights and prototypes."""
-    work, arrays = task.work, workloads.read(task.folder, "data")
-    archive = Samples(work, arrays)
+def federation(work: workloads.Workload, arrays: workloads.Arrays) -> Federation:
+    """Return the workload's clients, each with its samples in a row."""
     samples = np.arange(work.clients * work.samples).reshape(work.clients, -1)
     clients = [(f"client {i}", (work.holder(i),), samples[i]) for i in range(work.clients)]
-    study = Study(
+    return Federation.of(Samples(work, arrays), clients, np.zeros(0, np.int64))
+
+
+def study(work: workloads.Workload, **options: Any) -> Study:
+    """Return the study that does the workload."""
+    return Study(
         algorithm="mf+fw+mim" if work.model == "resnet18" else "mf",
         encoder="auto" if work.model == "cnn" else work.model,
         norm="none" if work.model == "mlp" else "batch",
@@ -79,9 +82,14 @@ def simulation(task: protocol.Task, **options: Any) -> Simulation:
         mim_temperature=workloads.TEMPERATURE,
         **options,
     )
+
+
+def simulation(task: protocol.Task, **options: Any) -> Simulation:
+    """Return the engine's simulation of a workload, with the workload's initial weights and prototypes."""
+    work = task.work
     make = (lambda held: CNN(work)) if work.model == "cnn" else None
-    federation = Federation.of(archive, clients, np.zeros(0, np.int64))
-    made = Simulation(study, federation, make_model=make)
+    clients = federation(work, workloads.read(task.folder, "data"))
+    made = Simulation(study(work, **options), clients, make_model=make)
     start(made, task, workloads.read(task.folder, "initial"))
     return made
 

@@ -25,6 +25,12 @@ from pytorch_training import Samples, Server, State, Trainer
 app = ClientApp()
 
 
+def held_names(server: Server, modality: str) -> list[str]:
+    """Return what is sent to a client with a modality: its variables, then all prototypes."""
+    names = [n for n in server.state if n.split(".")[1] == modality or not n.startswith(("encoders", "projectors"))]
+    return names + [f"relay/{m}" for m in server.keys]
+
+
 class Client:
     """Hold what a process of Ray keeps from client to client: models and samples."""
 
@@ -46,7 +52,7 @@ class Client:
         if not self.server.keys:
             trainer.fit(self.samples, client, self.server, {})
             return {n: v.detach() for n, v in trainer.parameters.items()}
-        names = [*trainer.parameters, *trainer.moments]
+        names = [n for n in received if "/" not in n]
         sums = {n: torch.zeros_like(received[n]) for n in names} | self.server.empty_relay()
         trainer.train(self.samples, client, self.server, sums)
         return {n: v for n, v in sums.items() if "/" not in n or n.endswith(f"/{m}")}
@@ -56,7 +62,7 @@ class Client:
 def client_of_process() -> Client:
     """Return this process's client, made once."""
     told = json.loads(os.environ["PEER_TASK"])
-    work = workloads.workload(told["workload"], told["clients"])
+    work = workloads.workload(told["workload"], told["clients"], told["steps"])
     return Client(Task(work, "", pathlib.Path(told["folder"]), 1))
 
 
@@ -114,11 +120,9 @@ class MultiModal(Timed):
         self.client_of: dict[int, int] = {}
 
     def _construct_messages(self, record: RecordDict, node_ids: list[int], message_type: str) -> Iterable[Message]:
-        contents = {}
+        contents, values = {}, self.server.state | {f"relay/{k}": v for k, v in self.server.keys.items()}
         for m in self.work.modalities:
-            held = [n for n in self.server.state if n.split(".")[1] == m or n.startswith("head")]
-            relay = {f"relay/{k}": v for k, v in self.server.keys.items()}
-            arrays = ArrayRecord({n: self.server.state[n] for n in held} | relay)
+            arrays = ArrayRecord({n: values[n] for n in held_names(self.server, m)})
             contents[m] = RecordDict({"arrays": arrays, "config": record["config"]})
         content = lambda node: contents[self.work.holder(self.client_of[node])]
         return [Message(content=content(node), message_type=message_type, dst_node_id=node) for node in node_ids]

@@ -10,12 +10,14 @@ from typing import Any
 os.environ |= {"FLWR_TELEMETRY_ENABLED": "0", "RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 
 import flower_app
+import flower_proxies
 import protocol
 import torch
 import workloads
 from flwr.app import ArrayRecord, Context
+from flwr.server import ServerConfig
 from flwr.serverapp import Grid, ServerApp
-from flwr.simulation import run_simulation
+from flwr.simulation import run_simulation, start_simulation
 from pytorch_training import Server
 
 
@@ -31,25 +33,45 @@ def simulate(task: protocol.Task, rounds: int) -> tuple[workloads.Arrays, list[f
         start = ArrayRecord() if server.keys else ArrayRecord(server.state)
         held["result"] = strategy.start(grid, start, num_rounds=rounds)
 
-    resources = {"client_resources": {"num_cpus": 1, "num_gpus": 0.0}}
-    run_simulation(
-        server_app,
-        flower_app.app,
-        task.work.clients,
-        backend_config={**resources, "init_args": {"num_cpus": task.cores, "include_dashboard": False}},
-    )
+    backend = {"client_resources": {"num_cpus": 1, "num_gpus": 0.0}, "init_args": ray_options(task)}
+    run_simulation(server_app, flower_app.app, task.work.clients, backend_config=backend)
     if isinstance(strategy, flower_app.MultiModal):
         return strategy.server.variables(), strategy.seconds
     server.state = held["result"].arrays.to_torch_state_dict()
     return server.variables(), strategy.seconds
 
 
+def simulate_by_proxies(task: protocol.Task, rounds: int) -> tuple[workloads.Arrays, list[float]]:
+    """Do as :func:`simulate` does, by ``start_simulation``."""
+    strategy = flower_proxies.Timed(task)
+    start_simulation(
+        client_fn=flower_proxies.client_fn,
+        num_clients=task.work.clients,
+        client_resources={"num_cpus": 1, "num_gpus": 0.0},
+        config=ServerConfig(num_rounds=rounds),
+        strategy=strategy,
+        ray_init_args=ray_options(task),
+    )
+    return strategy.variables(), strategy.seconds
+
+
+def ray_options(task: protocol.Task) -> dict:
+    """Return what Ray starts with: a slot for each core."""
+    return {"num_cpus": task.cores, "include_dashboard": False}
+
+
 def main(task: protocol.Task) -> tuple[workloads.Arrays, Any, dict]:
     """Return Flower's first update, and what times a round: the median of a simulation's, without its first."""
-    told = {"workload": task.work.name, "clients": task.work.clients, "folder": str(task.folder.resolve())}
+    told = {
+        "workload": task.work.name,
+        "clients": task.work.clients,
+        "steps": task.work.steps,
+        "folder": str(task.folder.resolve()),
+    }
     os.environ["PEER_TASK"] = json.dumps(told)
-    update, _ = simulate(task, 1)
-    run = lambda: statistics.median(simulate(task, 3)[1][1:])
+    form = simulate_by_proxies if task.variant == "start_simulation" else simulate
+    update, _ = form(task, 1)
+    run = lambda: statistics.median(form(task, 3)[1][1:])
     return update, run, {"version": f"flwr 1.41.0, ray 2.55.1, torch {torch.__version__}"}
 
 

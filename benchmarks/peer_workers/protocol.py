@@ -42,8 +42,9 @@ def parse() -> Task:
     parser.add_argument("folder", type=pathlib.Path)
     parser.add_argument("--cores", type=int, default=1)
     parser.add_argument("--clients", type=int, default=0)
+    parser.add_argument("--steps", type=int, default=0)
     args = parser.parse_args()
-    return Task(workloads.workload(args.workload, args.clients), args.variant, args.folder, args.cores)
+    return Task(workloads.workload(args.workload, args.clients, args.steps), args.variant, args.folder, args.cores)
 
 
 def serve(main: Callable[[Task], tuple[workloads.Arrays, Callable[[], float | None], dict[str, Any]]]) -> None:

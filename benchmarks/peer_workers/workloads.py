@@ -76,10 +76,10 @@ WORKLOADS = {
 }
 
 
-def workload(name: str, clients: int = 0) -> Workload:
-    """Return a workload, with another number of clients unless that is 0."""
+def workload(name: str, clients: int = 0, steps: int = 0) -> Workload:
+    """Return a workload, with other numbers of clients and local steps unless they are 0."""
     chosen = WORKLOADS[name]
-    return dataclasses.replace(chosen, clients=clients) if clients else chosen
+    return dataclasses.replace(chosen, clients=clients or chosen.clients, steps=steps or chosen.steps)
 
 
 def data(work: Workload) -> Arrays:
