@@ -204,7 +204,7 @@ def measure(work: workloads.Workload, args: argparse.Namespace) -> list[dict]:
 
 def row(work: workloads.Workload, folder: pathlib.Path, worker: Worker, reference: str | None) -> dict:
     """Return what a worker's turns say."""
-    out = {"peer": worker.peer, "variant": worker.variant}
+    out: dict = {"peer": worker.peer, "variant": worker.variant}
     if "error" in worker.told:
         return out | {"error": worker.told["error"]}
     middle = statistics.median(worker.seconds)

@@ -47,11 +47,10 @@ class CNN(nnx.Module):
 
     def __init__(self, work: workloads.Workload):
         shapes, rngs = workloads.variable_shapes(work), nnx.Rngs(0)
-        conv = {"conv_general_dilated": ops.conv_general_dilated, "rngs": rngs}
-        self.conv1 = nnx.Conv(*shapes["conv1/kernel"][2:], (5, 5), **conv)
-        self.conv2 = nnx.Conv(*shapes["conv2/kernel"][2:], (5, 5), **conv)
-        self.dense = nnx.Linear(*shapes["dense/kernel"], rngs=rngs)
-        self.head = nnx.Linear(*shapes["head/kernel"], rngs=rngs)
+        conv: dict[str, Any] = {"conv_general_dilated": ops.conv_general_dilated, "rngs": rngs}
+        sizes = lambda name: shapes[f"{name}/kernel"][-2:]
+        self.conv1, self.conv2 = (nnx.Conv(i, o, (5, 5), **conv) for i, o in map(sizes, ("conv1", "conv2")))
+        self.dense, self.head = (nnx.Linear(i, o, rngs=rngs) for i, o in map(sizes, ("dense", "head")))
 
     def __call__(self, inputs: dict[str, jax.Array], train: bool) -> Output:
         """Return the logits of ``[batch, 32, 32, 3]``."""
@@ -87,7 +86,7 @@ def study(work: workloads.Workload, **options: Any) -> Study:
 def simulation(task: protocol.Task, **options: Any) -> Simulation:
     """Return the engine's simulation of a workload, with the workload's initial weights and prototypes."""
     work = task.work
-    make = (lambda held: CNN(work)) if work.model == "cnn" else None
+    make: Any = (lambda held: CNN(work)) if work.model == "cnn" else None
     clients = federation(work, workloads.read(task.folder, "data"))
     made = Simulation(study(work, **options), clients, make_model=make)
     start(made, task, workloads.read(task.folder, "initial"))
@@ -118,7 +117,7 @@ def write_positions(simulation: Simulation, task: protocol.Task) -> None:
     seeds = client_seeds(round_key, jnp.arange(work.clients))
     each = jax.vmap(lambda seed, step: batch_positions(seed, step, work.batch, jnp.int32(work.samples)), (None, 0))
     drawn = jax.vmap(each, (0, None))(seeds, jnp.arange(work.steps))
-    np.savez(task.folder / "positions.npz", positions=np.asarray(drawn))
+    workloads.save(task.folder / "positions.npz", {"positions": np.asarray(drawn)})
 
 
 def variables(simulation: Simulation) -> workloads.Arrays:
@@ -140,7 +139,7 @@ def main(task: protocol.Task) -> tuple[workloads.Arrays, Any, dict]:
     # How far rounding alone moves the update: where a ReLU's input is all but zero, its sign decides.
     start(made, task, workloads.perturbed(workloads.read(task.folder, "initial")))
     made.run_round()
-    np.savez(task.folder / "rounded.npz", **variables(made))
+    workloads.save(task.folder / "rounded.npz", variables(made))
     return update, lambda: (made.run_round(), None)[1], {"version": f"jax {jax.__version__}"}
 
 

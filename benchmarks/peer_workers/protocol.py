@@ -13,7 +13,6 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import workloads
 
 
@@ -62,7 +61,7 @@ def serve(main: Callable[[Task], tuple[workloads.Arrays, Callable[[], float | No
     try:
         update, run, told = main(task)
         path = task.folder / f"update_{pathlib.Path(sys.argv[0]).stem}_{task.variant}.npz"
-        np.savez(path, **update)
+        workloads.save(path, update)
         say({"update": str(path), **told})
         for line in sys.stdin:
             if line.strip() == "run":

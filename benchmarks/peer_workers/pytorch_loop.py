@@ -91,7 +91,9 @@ def _helper(task: protocol.Task, server: Server, sums: State, clients: Sequence[
         pipe.send(True)
 
 
-def start_helpers(task: protocol.Task, server: Server, shares: list[Sequence[int]]) -> tuple[list[Any], list[State]]:
+def start_helpers(
+    task: protocol.Task, server: Server, shares: Sequence[Sequence[int]]
+) -> tuple[list[Any], list[State]]:
     """Start a process for each share; return the pipes to them and the sums that they fill."""
     pipes, sums = [], []
     context = multiprocessing.get_context("spawn")

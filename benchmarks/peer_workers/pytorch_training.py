@@ -30,7 +30,7 @@ def to_torch(arrays: workloads.Arrays, work: workloads.Workload, channels_last: 
         value = torch.from_numpy(np.array(arrays[name]))
         if name.endswith("kernel"):
             if name == "dense/kernel":  # its inputs are pixels x channels there, channels x pixels here
-                value = value.reshape(-1, 64, workloads.HIDDEN).transpose(0, 1).reshape(value.shape)
+                value = value.reshape(-1, workloads.FILTERS[1], workloads.HIDDEN).transpose(0, 1).reshape(value.shape)
             value = value.permute(3, 2, 0, 1) if value.ndim == 4 else value.T
         layout = torch.channels_last if value.ndim == 4 and channels_last else torch.contiguous_format
         out[_torch_name(name)] = value.contiguous(memory_format=layout)
@@ -45,7 +45,7 @@ def to_engine(state: State, work: workloads.Workload) -> workloads.Arrays:
         if name.endswith("kernel"):
             value = value.permute(2, 3, 1, 0) if value.ndim == 4 else value.T
             if name == "dense/kernel":
-                value = value.reshape(64, -1, workloads.HIDDEN).transpose(0, 1).reshape(shape)
+                value = value.reshape(workloads.FILTERS[1], -1, workloads.HIDDEN).transpose(0, 1).reshape(shape)
         out[name] = value.numpy().copy()
     return out
 
@@ -81,7 +81,7 @@ class Samples:
         self.labels = labels.float() if work.task == "multilabel" else labels.argmax(dim=-1)
         self.order = torch.from_numpy(workloads.positions(folder)).long()
         self.nhwc = channels_last and work.model != "mlp"
-        self.images = {}
+        self.images: dict[int, Tensor] = {}
         for m in work.modalities:
             x = torch.from_numpy(arrays[f"images/{m}"])
             if work.model != "mlp" and not channels_last:
@@ -151,7 +151,7 @@ class Trainer:
     Args:
       work: the workload.
       model: of the clients.
-      step: what computes output from images; the model itself, or a compiled one.
+      forward: what computes its output from images; None for the model itself, else a compiled form of it.
     """
 
     def __init__(self, work: workloads.Workload, model: nn.Module, forward=None):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import pathlib
+from typing import Any
 
 import numpy as np
 
@@ -20,6 +21,7 @@ MIM_WEIGHT = 0.1
 SHRINKAGE = 1e-3
 MOMENTUM = 0.1
 HIDDEN = 128
+FILTERS = (32, 64)  # of the two convolutions of the small network
 # Stages of a ResNet-18: blocks, channels, stride of the first block. Whitening stands in the stem and the first stage.
 STAGES = ((2, 64, 1), (2, 128, 2), (2, 256, 2), (2, 512, 2))
 
@@ -90,7 +92,7 @@ def data(work: Workload) -> Arrays:
       0/1, one-hot for ``multiclass``.
     """
     rng = np.random.default_rng(1)
-    out = {}
+    out: Arrays = {}
     for m, shape in work.shapes.items():
         size = (len(work.clients_of(m)), work.samples, *shape)
         out[f"images/{m}"] = rng.standard_normal(size, dtype=np.float32)
@@ -105,11 +107,11 @@ def data(work: Workload) -> Arrays:
 def _conv_shapes(work: Workload) -> dict[str, tuple[int, ...]]:
     height, width, channels = work.shapes["rgb"]
     return {
-        "conv1/kernel": (5, 5, channels, 32),
-        "conv1/bias": (32,),
-        "conv2/kernel": (5, 5, 32, 64),
-        "conv2/bias": (64,),
-        "dense/kernel": (height // 4 * (width // 4) * 64, HIDDEN),
+        "conv1/kernel": (5, 5, channels, FILTERS[0]),
+        "conv1/bias": (FILTERS[0],),
+        "conv2/kernel": (5, 5, *FILTERS),
+        "conv2/bias": (FILTERS[1],),
+        "dense/kernel": (height // 4 * (width // 4) * FILTERS[1], HIDDEN),
         "dense/bias": (HIDDEN,),
         "head/kernel": (HIDDEN, work.classes),
         "head/bias": (work.classes,),
@@ -210,9 +212,15 @@ def prototypes(work: Workload) -> Arrays:
 
 def write(work: Workload, folder: pathlib.Path) -> None:
     """Write data, initial weights and prototypes to ``folder``, the same bytes for all peers."""
-    np.savez(folder / "data.npz", **data(work))
-    np.savez(folder / "initial.npz", **initial(work))
-    np.savez(folder / "prototypes.npz", **prototypes(work))
+    save(folder / "data.npz", data(work))
+    save(folder / "initial.npz", initial(work))
+    save(folder / "prototypes.npz", prototypes(work))
+
+
+def save(path: pathlib.Path, arrays: Arrays) -> None:
+    """Write arrays by name."""
+    named: dict[str, Any] = {**arrays}
+    np.savez(path, **named)
 
 
 def read(folder: pathlib.Path, name: str) -> Arrays:
