@@ -33,6 +33,7 @@ class Trained(torch.nn.Module):
 
     def loss(self, x: Tensor, y: Tensor, modality: str) -> Tensor:
         """Return the local loss of a batch."""
+        self.modality = modality
         output = self.model(x, modality)
         if output[1] is not None:
             with torch.no_grad():
@@ -65,7 +66,8 @@ class Model(PyTorchModel):
         difference = super().get_model_difference(other_parameters, clone)
         moments = {n: v for n, v in self.variable_map.items() if "running" in n}
         for name, value in about(other_parameters, moments).items():
-            difference[name] = value
+            # Of an encoder that the user does not hold, nothing is sent, not even the unchanged covariance.
+            difference[name] = value if name.split(".")[1] == self.trained.modality else torch.zeros_like(value)
         relay = self.trained.relay
         for name, value in relay.items():
             difference[name] = value
