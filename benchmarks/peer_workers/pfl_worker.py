@@ -5,6 +5,7 @@ With ``processes`` a process of one thread for each core takes its share of the 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 from typing import Any
@@ -17,9 +18,12 @@ from torch import multiprocessing
 
 def _helper(task: protocol.Task, pipe: Any) -> None:
     """Take part in every round as a further rank."""
+    # pfl joins the ranks in main processes only, so that a data loader's processes do not; this one is none.
+    multiprocessing.current_process().name = "MainProcess"
     run = _simulation(task, 1)[1]
-    while pipe.recv():
-        run()
+    with contextlib.suppress(EOFError):  # the pipe ends with the worker
+        while pipe.recv():
+            run()
 
 
 def _simulation(task: protocol.Task, threads: int) -> tuple[Any, Any]:

@@ -7,6 +7,7 @@ thread for each core, weights and sums in shared memory), ``nchw`` (else channel
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -86,9 +87,10 @@ def _helper(task: protocol.Task, server: Server, sums: State, clients: Sequence[
     """Train a share of the clients in a process of its own, whenever asked."""
     _settings(1)
     loop = Loop(task, server, sums, clients)
-    while pipe.recv():
-        loop.run()
-        pipe.send(True)
+    with contextlib.suppress(EOFError):  # the pipe ends with the worker
+        while pipe.recv():
+            loop.run()
+            pipe.send(True)
 
 
 def start_helpers(
