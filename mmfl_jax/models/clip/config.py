@@ -11,6 +11,11 @@ from typing import Any
 from mmfl_jax.errors import UserError
 
 ACTIVATIONS = ("quick_gelu", "gelu")
+# What open_clip may say beyond these changes what a tower computes.
+OPEN_CLIP_FIELDS = {
+    *("image_size", "layers", "width", "head_width", "patch_size", "mlp_ratio", "patch_dropout"),
+    *("context_length", "vocab_size", "heads"),
+}
 CONFIG_FILES = ("config.json", "open_clip_config.json")
 
 
@@ -127,8 +132,10 @@ def _tower_of_hugging_face(fields: Mapping[str, Any], default: TowerConfig) -> T
 
 def _from_open_clip(fields: Mapping[str, Any], path: Path) -> CLIPConfig:
     vision, text = fields.get("vision_cfg", {}), fields.get("text_cfg", {})
-    if not isinstance(vision.get("layers"), int) or "hf_model_name" in text:
-        raise UserError(f"{path}: vision_cfg or text_cfg is no plain transformer; CLIP's own towers are needed")
+    others = sorted({*vision, *text} - OPEN_CLIP_FIELDS)
+    if others or not isinstance(vision.get("layers"), int):
+        found = others[0] if others else f"layers {vision.get('layers')!r}"
+        raise UserError(f"{path}: {found} in vision_cfg or text_cfg; only CLIP's own plain transformers are known")
     width, text_width = int(vision["width"]), int(text.get("width", 512))
     ratio, text_ratio = vision.get("mlp_ratio", 4), text.get("mlp_ratio", 4)
     return CLIPConfig(

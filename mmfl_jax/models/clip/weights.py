@@ -19,8 +19,9 @@ from mmfl_jax.models.clip.names import HUGGING_FACE, OPENAI, NameMap
 from mmfl_jax.models.clip.towers import CLIP
 from mmfl_jax.models.variables import Template
 
-# Of a directory with several files the first of these, with the sizes that its own library wrote beside it.
-FILES = {"model.safetensors": CONFIG_FILES, "open_clip_model.safetensors": CONFIG_FILES[::-1]}
+# Of a directory with several files the first of these, with the sizes that its own library wrote beside it; where
+# open_clip's is there, ``model.safetensors`` may be a vision model alone.
+FILES = {"open_clip_model.safetensors": CONFIG_FILES[::-1], "model.safetensors": CONFIG_FILES}
 PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 CONVERT = (
     "convert it once where torch is: safetensors.torch.save_file(torch.load(FILE, weights_only=True), "
