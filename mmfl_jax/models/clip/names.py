@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -27,20 +26,24 @@ class NameMap:
     separate: tuple[str, ...] | None
     projection_transposed: bool
 
-    def sources(self, path: str) -> list[str]:
-        """Return their names of the tensors that make our parameter ``path``; one, or queries, keys and values."""
+    def sources(self, path: str, block: int = 0) -> list[str]:
+        """Return their names of the tensors that make our parameter ``path``: one, or queries, keys and values.
+
+        Args:
+          path: of the parameter; in a transformer those of all blocks are stacked.
+          block: which of them.
+        """
         if path in self.arrays:
             return [self.arrays[path]]
         module, _, leaf = path.rpartition("/")
-        block = re.search(r"/blocks/(\d+)/", path)
-        theirs = self.modules[re.sub(r"/blocks/\d+/", "/blocks/{}/", module)].format(*(block.groups() if block else ()))
+        theirs = self.modules[module].format(block)
         leaf = "bias" if leaf == "bias" else "weight"
         if module.endswith("/qkv"):
             return [f"{theirs}_{leaf}"] if self.separate is None else [f"{theirs}.{q}.{leaf}" for q in self.separate]
         return [f"{theirs}.{leaf}"]
 
     def convert(self, path: str, tensors: Sequence[np.ndarray]) -> np.ndarray:
-        """Return our parameter ``path`` of the tensors that ``sources`` names, in our order of axes."""
+        """Return our parameter ``path`` (of one block) of the tensors that ``sources`` names, in our order of axes."""
         tensor = np.concatenate(tensors) if len(tensors) > 1 else tensors[0]
         if path == "vision/patch_embedding/kernel":  # a convolution over patches: [width, 3, patch, patch]
             return tensor.transpose(2, 3, 1, 0).reshape(-1, len(tensor))
@@ -53,7 +56,7 @@ class NameMap:
 
 def _modules(towers: Mapping[str, str], blocks: Mapping[str, str], others: Mapping[str, str]) -> dict[str, str]:
     inner = {
-        f"{tower}/transformer/blocks/{{}}/{ours}": f"{prefix}.{{}}.{theirs}"
+        f"{tower}/transformer/blocks/{ours}": f"{prefix}.{{}}.{theirs}"
         for tower, prefix in towers.items()
         for ours, theirs in blocks.items()
     }

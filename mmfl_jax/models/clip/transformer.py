@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from mmfl_jax.models.clip.config import CLIPConfig, TowerConfig
+from mmfl_jax.ops.conv_forms import same_axes
 
 Array = jax.Array
 normal = nnx.initializers.normal
@@ -46,13 +47,26 @@ class Block(nnx.Module):
         self.up = linear(width, size.mlp_width, (2 * width) ** -0.5)
         self.down = linear(size.mlp_width, width, width**-0.5 * depth)
 
-    def project(self, x: Array) -> tuple[Array, Array, Array]:
+    def __call__(self, x: Array, causal: bool) -> Array:
+        """Return the tokens ``[n, t, width]`` after this block."""
+        return self._attend(x, *self._project(x), causal)
+
+    def after(self, prefix: Array, x: Array) -> tuple[Array, Array]:
+        """Return a prefix ``[1, p, width]`` and the tokens ``[n, t, width]`` that follow it, both after this block."""
+        first, (q, k, v) = self._project(prefix), self._project(x)
+        follow = lambda before, after: jnp.concatenate(
+            [jnp.broadcast_to(before, (len(x), *before.shape[1:])), after], axis=1
+        )
+        follows = self._attend(x, q, follow(first[1], k), follow(first[2], v), causal=True)
+        return self._attend(prefix, *first, causal=True), follows
+
+    def _project(self, x: Array) -> tuple[Array, Array, Array]:
         """Return queries, keys and values ``[n, t, heads, width / heads]`` of tokens ``[n, t, width]``."""
         q, k, v = jnp.split(self.qkv(self.attention_norm(x)), 3, axis=-1)
         split = lambda y: y.reshape(*y.shape[:-1], self.heads, -1)
         return split(q), split(k), split(v)
 
-    def attend(self, x: Array, q: Array, k: Array, v: Array, causal: bool) -> Array:
+    def _attend(self, x: Array, q: Array, k: Array, v: Array, causal: bool) -> Array:
         """Return the tokens ``x`` after this block; queries are those of the last tokens among the keys."""
         mask = None
         if causal:
@@ -63,11 +77,16 @@ class Block(nnx.Module):
 
 
 class Transformer(nnx.Module):
-    """Pass tokens ``[n, t, width]`` through the blocks."""
+    """Pass tokens ``[n, t, width]`` through the blocks.
+
+    The blocks' parameters are stacked, the block first, and one compiled block runs over them: compiling takes the
+    time of one block, not of twelve and their gradients.
+    """
 
     def __init__(self, size: TowerConfig, config: CLIPConfig, causal: bool, dtype: jnp.dtype | None, rngs: nnx.Rngs):
         self.causal = causal
-        self.blocks = nnx.List([Block(size, config, dtype, rngs) for _ in range(size.layers)])
+        make = nnx.vmap(lambda rngs: Block(size, config, dtype, rngs), in_axes=0, out_axes=0)
+        self.blocks: Block = nnx.split_rngs(splits=size.layers)(make)(rngs)
 
     def __call__(self, x: Array, prefix: Array | None = None) -> Array:
         """Return the tokens ``[n, t, width]`` after all blocks.
@@ -80,17 +99,14 @@ class Transformer(nnx.Module):
         Raises:
           ValueError: a prefix where every token sees all others.
         """
-        if prefix is not None and not self.causal:
+        graph, weights = nnx.split(self.blocks)
+        if prefix is None:
+            return jax.lax.scan(lambda x, weights: (nnx.merge(graph, weights)(x, self.causal), None), x, weights)[0]
+        if not self.causal:
             raise ValueError("a prefix is computed once for all sequences only where attention is causal")
-        first = None if prefix is None else prefix[None]
-        for block in self.blocks:
-            q, k, v = block.project(x)
-            if first is not None:
-                qkv = block.project(first)
-                first = block.attend(first, *qkv, causal=True)
-                k, v = (
-                    jnp.concatenate([jnp.broadcast_to(a, (len(b), *a.shape[1:])), b], axis=1)
-                    for a, b in zip(qkv[1:], (k, v))
-                )
-            x = block.attend(x, q, k, v, self.causal)
-        return x
+
+        def step(carry: tuple[Array, Array], weights: nnx.State) -> tuple[tuple[Array, Array], None]:
+            return nnx.merge(graph, weights).after(*carry), None
+
+        first, x = same_axes(prefix[None], x)  # a scan's carry ends as it began: in shard_map, varying by client
+        return jax.lax.scan(step, (first, x), weights)[0][1]

@@ -34,10 +34,10 @@ HEAD_WIDTH = 64  # of all of OpenAI's models: no tensor's shape tells the number
 TELLING = {
     "vision/position_embedding": 2,
     "vision/patch_embedding/kernel": 4,
-    "vision/transformer/blocks/0/up/bias": 1,
+    "vision/transformer/blocks/up/bias": 1,
     "text/position_embedding": 2,
     "text/token_embedding/embedding": 2,
-    "text/transformer/blocks/0/up/bias": 1,
+    "text/transformer/blocks/up/bias": 1,
     "text/projection/kernel": 2,
 }
 LISTED = 6
@@ -69,8 +69,9 @@ def read_safetensors(path: str | Path) -> dict[str, np.ndarray]:
     if not path.is_file():
         raise UserError(f"{path}: no such file; a local .safetensors file of CLIP is needed")
     with path.open("rb") as file:
-        start = file.read(2)
-    if path.suffix in PICKLED or start in (b"PK", b"\x80\x02"):
+        start = file.read(9)
+    is_pickled = path.suffix in PICKLED or start.startswith((b"PK", b"\x80"))
+    if is_pickled and start[8:] != b"{":  # safetensors: eight bytes of any value, then JSON
         raise UserError(f"{path}: a pickled file, which may run code when it is opened; {CONVERT}")
     try:
         from safetensors import SafetensorError, safe_open
@@ -103,22 +104,38 @@ def build(
     names = _names_of(tensors, origin)
     found = _sizes(names, tensors, config, origin)
     template = Template.of(lambda: CLIP(found, dtype, rngs=nnx.Rngs(0)))
-    sources = {path: names.sources(path) for path in template.params}
-    used = {name for parts in sources.values() for name in parts}
+    sources = {path: _sources(names, path, found) for path in template.params}
+    used = {name for blocks in sources.values() for parts in blocks for name in parts}
     _refuse(names, used - set(tensors), set(tensors) - used, origin)
     params = {}
-    for path, parts in sources.items():
-        for name in parts:
-            if tensors[name].dtype.name not in FLOATS:
-                raise UserError(f"{origin}: {name} holds {tensors[name].dtype}; one of: {', '.join(FLOATS)}")
-        value = names.convert(path, [tensors[name] for name in parts])
+    for path, blocks in sources.items():
         shape = template.params[path][1].shape
-        if value.shape != shape:
-            raise UserError(f"{origin}: {parts[0]} makes {value.shape} for {path}; the other tensors need {shape}")
-        params[path] = jnp.asarray(value, jnp.float32)
+        values = [_value(names, path, parts, tensors, shape["/blocks/" in path :], origin) for parts in blocks]
+        params[path] = jnp.asarray(np.stack(values).reshape(shape))
     module = template.module(params, {})
     assert isinstance(module, CLIP)
     return module
+
+
+def _sources(names: NameMap, path: str, config: CLIPConfig) -> list[list[str]]:
+    """Return the names that make a parameter, one list for each block it is stacked of."""
+    if "/blocks/" not in path:
+        return [names.sources(path)]
+    layers = (config.vision if path.startswith("vision/") else config.text).layers
+    return [names.sources(path, block) for block in range(layers)]
+
+
+def _value(
+    names: NameMap, path: str, parts: list[str], tensors: Mapping[str, np.ndarray], shape: tuple[int, ...], origin: str
+) -> np.ndarray:
+    """Return float32 of a shape, of the tensors that make a parameter (of one block)."""
+    for name in parts:
+        if tensors[name].dtype.name not in FLOATS:
+            raise UserError(f"{origin}: {name} holds {tensors[name].dtype}; one of: {', '.join(FLOATS)}")
+    value = names.convert(path, [tensors[name] for name in parts])
+    if value.shape != shape:
+        raise UserError(f"{origin}: {', '.join(parts)}: {value.shape} for {path}; the other tensors need {shape}")
+    return value.astype(np.float32, copy=False)
 
 
 def _find(path: Path) -> tuple[Path, Path | None]:
@@ -161,12 +178,14 @@ def _sizes(names: NameMap, tensors: Mapping[str, np.ndarray], known: CLIPConfig 
         return found
 
     def tower(name: str, width: int) -> TowerConfig:
-        template = re.escape(names.modules[f"{name}/transformer/blocks/{{}}/out"]).replace(r"\{\}", r"(\d+)")
+        template = re.escape(names.modules[f"{name}/transformer/blocks/out"]).replace(r"\{\}", r"(\d+)")
         blocks = [int(found[1]) for tensor in tensors if (found := re.match(template, tensor))]
-        heads = getattr(known, name).heads if known else width // HEAD_WIDTH
+        heads = width // HEAD_WIDTH
+        if known:  # of another width, any number does: it is refused below
+            heads = getattr(known, name).heads if width == getattr(known, name).width else 1
         if not known and width % HEAD_WIDTH:
             raise UserError(f"{origin}: no shape tells the heads of width {width}; put config.json beside it")
-        (mlp_width,) = shape(f"{name}/transformer/blocks/0/up/bias")
+        (mlp_width,) = shape(f"{name}/transformer/blocks/up/bias")
         return TowerConfig(width, max(blocks, default=0) + 1, heads, mlp_width)
 
     tokens, vision_width = shape("vision/position_embedding")
