@@ -128,7 +128,11 @@ def test_prompts_of_many_clients_at_once():
     model = small()
     prompts = jax.random.normal(jax.random.key(0), (3, 4, 24))
     one = jax.jit(lambda prompt: prompted(model, prompt, True))
-    np.testing.assert_allclose(jax.jit(jax.vmap(one))(prompts), [one(prompt) for prompt in prompts], atol=1e-5)
+    expected = [one(prompt) for prompt in prompts]
+    np.testing.assert_allclose(jax.jit(jax.vmap(one))(prompts), expected, atol=1e-5)
+    mesh, clients = jax.sharding.Mesh(jax.devices()[:1], "clients"), jax.sharding.PartitionSpec("clients")
+    sharded = jax.shard_map(jax.vmap(one), mesh=mesh, in_specs=clients, out_specs=clients)
+    np.testing.assert_allclose(jax.jit(sharded)(prompts), expected, atol=1e-5)
 
 
 def test_bfloat16_computes_in_it_and_keeps_weights_and_features_in_float32():

@@ -3,10 +3,13 @@
 import json
 import pickle
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from data.clip.make_reference import SENTENCES
 from PIL import Image
 from safetensors.numpy import load_file, save_file
 
@@ -14,13 +17,6 @@ from mmfl_jax.errors import UserError
 from mmfl_jax.models import clip
 
 DATA = Path(__file__).parent / "data" / "clip"
-SENTENCES = [
-    "a satellite photo of an airport",
-    "Dense  Residential",
-    "harbor's storage-tanks 2",
-    "forêt",
-    "golf course",
-]
 
 
 @pytest.fixture
@@ -92,6 +88,7 @@ def test_sizes_that_differ_from_the_config(directory):
     assert error(directory / "model.safetensors", config=clip.VIT_B_32).startswith(
         f"{directory}/model.safetensors: weights of other sizes than the config: vision.width 32 (config: 768), "
     )
+    assert "heads" not in error(directory, config=clip.VIT_B_32)
     (directory / "config.json").unlink()
     assert "no shape tells the heads of width 32; put config.json beside it" in error(directory)
 
@@ -265,3 +262,22 @@ def test_unreadable_images_are_left_out_and_listed(tmp_path):
     with pytest.raises(UserError, match=r"text.png: cannot be read .* nor can any other of 2 images"):
         clip.read_images([paths[2], paths[4]])
     assert clip.read_images([], 8)[0].shape == (0, 8, 8, 3)
+
+
+@pytest.mark.parametrize(
+    "absent, use",
+    [
+        ("safetensors", lambda: clip.load(DATA / "hugging_face")),
+        ("tokenizers", lambda: clip.BPETokenizer(DATA / "hugging_face")),
+        ("PIL", lambda: clip.read_images([])),
+    ],
+)
+def test_a_library_that_is_not_installed(monkeypatch, absent, use):
+    monkeypatch.setitem(sys.modules, absent, None)
+    with pytest.raises(UserError, match=r"pip install 'mmfl_jax\[clip\]'"):
+        use()
+
+
+def test_clip_is_imported_without_its_libraries():
+    absent = "".join(f"sys.modules[{name!r}] = None; " for name in ("safetensors", "tokenizers", "PIL"))
+    subprocess.run([sys.executable, "-c", f"import sys; {absent}import mmfl_jax.models.clip"], check=True, timeout=120)

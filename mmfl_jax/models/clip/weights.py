@@ -167,7 +167,6 @@ def _names_of(tensors: Iterable[str], origin: str) -> NameMap:
 
 def _sizes(names: NameMap, tensors: Mapping[str, np.ndarray], known: CLIPConfig | None, origin: str) -> CLIPConfig:
     """Return the sizes that the shapes tell, with what they cannot tell from ``known``; refuse what differs."""
-
     telling = {path: names.sources(path)[0] for path in TELLING}
     _refuse(names, set(telling.values()) - set(tensors), (), origin)
 
@@ -204,7 +203,9 @@ def _sizes(names: NameMap, tensors: Mapping[str, np.ndarray], known: CLIPConfig 
     if known and found != known:
         ours, theirs = _flat(found), _flat(known)
         differing = [
-            f"{field} {ours[field]} (config: {theirs[field]})" for field in ours if ours[field] != theirs[field]
+            f"{field} {size} (config: {theirs[field]})"
+            for field, size in ours.items()
+            if size != theirs[field] and not field.endswith("heads")
         ]
         raise UserError(f"{origin}: weights of other sizes than the config: {', '.join(differing)}")
     return found
