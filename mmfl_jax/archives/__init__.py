@@ -127,7 +127,9 @@ def _open_arrays(location: str, options: OpenOptions) -> Archive:
     return random_subset(archive, options.samples, options.seed)
 
 
-@register("scenes", "scenes:DIR[,DIR]  aerial scenes, a folder for each class: Optimal-31, UC Merced, NWPU-RESISC45, own")
+@register(
+    "scenes", "scenes:DIR[,DIR]  aerial scenes, a folder for each class: Optimal-31, UC Merced, NWPU-RESISC45, own"
+)
 def _open_scenes(location: str, options: OpenOptions) -> Archive:
     from pathlib import Path
 

@@ -112,7 +112,9 @@ def _read_tree(directory: Path) -> Tree:
     unreadable = _unreadable(files)
     kept = [file for file in files if file not in unreadable]
     if not kept:
-        raise UserError(f"{files[0]}: cannot be read ({unreadable[files[0]]}), nor can any other of {len(files)} images")
+        raise UserError(
+            f"{files[0]}: cannot be read ({unreadable[files[0]]}), nor can any other of {len(files)} images"
+        )
     parents = [os.path.dirname(file) for file in kept]
     classes = {folder: spaced(os.path.basename(folder)) for folder in folders}
     empty = sorted(set(folders) - set(parents))
