@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import os
+import shutil
 import warnings
 from pathlib import Path
 
@@ -185,6 +186,23 @@ def test_what_was_broken_off_goes_on(scenes, encode, tmp_path, monkeypatch):
     assert name.endswith(".npz")
 
 
+def test_another_process_finishes_the_same_features_first(scenes, encode, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "BLOCK", 4)
+    archive = archives.open(scenes, image_size=SIZE)
+    expected, _ = encode(archive)
+    next((tmp_path / "cache").iterdir()).unlink()
+    replace = os.replace
+
+    def cleared(source, target):
+        if os.path.basename(target) == "4-8.npz":
+            shutil.rmtree(os.path.dirname(target))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", cleared)
+    np.testing.assert_array_equal(encode(archive)[0], expected)
+    assert len(cached(tmp_path)) == 1
+
+
 def test_an_image_that_decodes_to_nothing_has_no_features(scenes, encode, tmp_path):
     archive = archives.open(scenes, image_size=SIZE)
     expected, _ = encode(archive)
@@ -195,19 +213,44 @@ def test_an_image_that_decodes_to_nothing_has_no_features(scenes, encode, tmp_pa
     damaged.write_bytes(content)
     archive = archives.open(scenes, image_size=SIZE)
     assert len(archive) == 15
-    with pytest.warns(UserWarning, match=r"1 images cannot be read and have no features: .*river_002.png") as caught:
+    with pytest.warns(UserWarning, match=r"1 of 15 images have no features: .*river_002.png") as caught:
         features, _ = encode(archive)
     assert len(caught) == 1
+    # The next time only that one is tried again.
+    with pytest.warns(UserWarning, match="1 of 15 images have no features"):
+        again, passed = encode(archive)
+    assert passed == 0
+    np.testing.assert_array_equal(again, features)
     row = archive.attribute("file").tolist().index(str(damaged))
     assert np.isnan(features[row]).all()
     others = np.arange(15) != row
     np.testing.assert_allclose(features[others], expected[others], atol=1e-4)
-    with pytest.warns(UserWarning, match="1 images have no features: left out"):
+    with pytest.warns(UserWarning, match=r"1 of 15 images have no features and are left out, first .*river_002.png"):
         kept = FeatureArchive(archive, features)
     assert len(kept) == 14
     assert str(damaged) not in kept.attribute("file")
     assert kept.notes["left_out_without_features"] == 1
     np.testing.assert_array_equal(kept.read("rgb", np.arange(14)), features[others])
+
+
+def test_what_could_not_be_read_once_is_tried_again(scenes, encode, tmp_path, monkeypatch):
+    archive = archives.open(scenes, image_size=SIZE)
+    read = archive.read
+
+    def fail(modality, indices):
+        if 7 in indices:
+            raise UserError("the disk is away")
+        return read(modality, indices)
+
+    monkeypatch.setattr(archive, "read", fail)
+    with pytest.warns(UserWarning, match="1 of 15 images have no features: the disk is away"):
+        assert np.isnan(encode(archive)[0]).any(axis=1).tolist() == [i == 7 for i in range(15)]
+    monkeypatch.setattr(archive, "read", read)
+    features, passed = encode(archive)
+    assert passed == 4
+    assert np.isfinite(features).all()
+    assert encode(archive)[1] == 0
+    assert len(cached(tmp_path)) == 1
 
 
 def test_weights_that_are_not_finite(scenes, encode):

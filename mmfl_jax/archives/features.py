@@ -56,7 +56,7 @@ def encode_images(
 
     Returns:
         float32 ``[samples, projection]`` as the tower gives them, not of unit length; NaN for an image that cannot be
-        read (a warning names the first).
+        read (a warning names the first, and the next call tries again).
 
     Raises:
         UserError: images of another size, no image that can be read, a folder that cannot be written.
@@ -70,15 +70,18 @@ def encode_images(
         )
     if batch_size < 1:
         raise UserError(f"batch_size {batch_size}: at least 1 is needed")
+    missing = np.full((len(archive), model.config.projection), np.nan, np.float32)
     if cache is None:
-        return _encode(archive, model, modality, batch_size, None, quiet)
+        return _encode(missing, archive, model, modality, batch_size, None, quiet)
     blocks = Path(cache).expanduser() / _key(archive, model, modality)
     whole = blocks.with_suffix(".npz")
-    features = _load(whole, (len(archive), model.config.projection))
-    if features is None:
-        features = _encode(archive, model, modality, batch_size, blocks, quiet)
+    known = _load(whole, missing.shape)
+    if known is not None and np.isfinite(known).all():
+        return known
+    features = _encode(missing if known is None else known.copy(), archive, model, modality, batch_size, blocks, quiet)
+    if known is None or not np.array_equal(features, known, equal_nan=True):
         _save(whole, features)
-        shutil.rmtree(blocks, ignore_errors=True)
+    shutil.rmtree(blocks, ignore_errors=True)
     return features
 
 
@@ -100,7 +103,11 @@ class FeatureArchive(Archive):
         there = np.isfinite(features).all(axis=1)
         notes = {"left_out_without_features": int((~there).sum())}
         if not there.all():
-            warnings.warn(f"{notes['left_out_without_features']} images have no features: left out", stacklevel=2)
+            first = archive.attributes["file"][~there][0] if "file" in archive.attributes else np.argmin(there)
+            warnings.warn(
+                f"{(~there).sum()} of {len(archive)} images have no features and are left out, first {first}",
+                stacklevel=2,
+            )
             archive, features = Subset(archive, np.flatnonzero(there)), features[there]
         self.name, self.task, self.class_names = archive.name, archive.task, archive.class_names
         self.labels, self.attributes, self.splits = archive.labels, archive.attributes, archive.splits
@@ -139,76 +146,77 @@ def _tower(vision: VisionTower, images: jax.Array | np.ndarray) -> jax.Array:
 
 
 def _encode(
-    archive: Archive, model: CLIP, modality: str, batch_size: int, blocks: Path | None, quiet: bool
+    features: np.ndarray,
+    archive: Archive,
+    model: CLIP,
+    modality: str,
+    batch_size: int,
+    blocks: Path | None,
+    quiet: bool,
 ) -> np.ndarray:
-    """Compute the features block by block; those whose block is on disk are taken from there."""
-    features = np.empty((len(archive), model.config.projection), np.float32)
+    """Return ``features`` with those that are NaN computed, or taken from a block on disk."""
     batch_size = min(batch_size, BLOCK, len(archive))
     reasons: dict[int, str] = {}
     with _Progress(len(archive), quiet) as progress:
         for start in range(0, len(archive), BLOCK):
             block = features[start : start + BLOCK]
-            stop = start + len(block)
-            path = None if blocks is None else blocks / f"{start}-{stop}.npz"
-            known = None if path is None else _load(path, block.shape)
-            if known is not None:
+            path = None if blocks is None else blocks / f"{start}-{start + len(block)}.npz"
+            if path is not None and np.isnan(block).all() and (known := _load(path, block.shape)) is not None:
                 block[:] = known
-                progress.advance(len(block), computed=False)
-                continue
-            batches = _batches(archive, modality, np.arange(start, stop), batch_size, reasons)
-            _fill(block, batches, batch_size, lambda images: _tower(model.vision, images), progress.advance)
-            if path is not None:
+            missing = start + np.flatnonzero(np.isnan(block).any(axis=1))
+            progress.advance(len(block) - len(missing), computed=False)
+            batches = _batches(archive, modality, missing, batch_size, reasons)
+            _fill(features, batches, batch_size, lambda images: _tower(model.vision, images), progress.advance)
+            if path is not None and len(missing):
                 _save(path, block)
     first = next(iter(reasons.values()), "the model's weights are not finite")
-    if np.isnan(features).all():
+    if np.isnan(features).any(axis=1).all():
         raise UserError(f"archive {archive.name}: no image has finite features; {first}")
     if reasons:
-        warnings.warn(f"{len(reasons)} images cannot be read and have no features: {first}", stacklevel=3)
+        warnings.warn(f"{len(reasons)} of {len(archive)} images have no features: {first}", stacklevel=3)
     return features
 
 
 def _batches(
     archive: Archive, modality: str, samples: np.ndarray, size: int, reasons: dict[int, str]
-) -> Iterator[np.ndarray]:
-    """Read images in batches, NaN where one cannot be read; ``reasons`` says why, by sample."""
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Read samples and their images in batches, without those that cannot be read; ``reasons`` says why."""
     for start in range(0, len(samples), size):
         part = samples[start : start + size]
         try:
-            yield archive.read(modality, part)
+            yield part, archive.read(modality, part)
         except UserError:
-            images = np.full((len(part), *archive.modalities[modality].shape), np.nan, np.float32)
-            for i, sample in enumerate(part):
+            read = {}
+            for sample in part.tolist():
                 try:
-                    images[i] = archive.read(modality, part[i : i + 1])[0]
+                    read[sample] = archive.read(modality, np.array([sample]))[0]
                 except UserError as error:
-                    reasons[int(sample)] = str(error)
-            yield images
+                    reasons[sample] = str(error)
+            if read:
+                yield np.array(list(read)), np.stack(list(read.values()))
 
 
 def _fill(
-    out: np.ndarray,
-    batches: Iterator[np.ndarray],
+    features: np.ndarray,
+    batches: Iterator[tuple[np.ndarray, np.ndarray]],
     size: int,
     encode: Callable[[np.ndarray], jax.Array],
     advance: Callable[[int], None],
 ) -> None:
     """Write the features of all batches; the next batch is read while the device encodes the last."""
-    done = 0
-    pending: tuple[jax.Array, int] | None = None
+    pending: tuple[np.ndarray, jax.Array] | None = None
 
     def collect() -> None:
-        nonlocal done
         if pending is not None:
-            encoded, count = pending
-            out[done : done + count] = np.asarray(encoded)[:count]
-            done += count
-            advance(count)
+            samples, encoded = pending
+            features[samples] = np.asarray(encoded)[: len(samples)]
+            advance(len(samples))
 
-    for images in batches:
-        # A last batch is filled up, so that one shape is compiled.
+    for samples, images in batches:
+        # A batch that is not full is filled up, so that one shape is compiled.
         encoded = encode(np.pad(images, [(0, size - len(images))] + [(0, 0)] * 3))
         collect()
-        pending = encoded, len(images)
+        pending = samples, encoded
     collect()
 
 
@@ -236,6 +244,8 @@ def _save(path: Path, features: np.ndarray) -> None:
         with open(part, "wb") as file:
             np.savez(file, features=features)
         os.replace(part, path)
+    except FileNotFoundError:
+        return  # another process has finished the same features and cleared the blocks
     except OSError as error:
         with contextlib.suppress(OSError):
             part.unlink()

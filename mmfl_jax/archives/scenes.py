@@ -36,8 +36,8 @@ class Scenes(Archive):
     A class without a readable image is left out with a warning, and so is an image that cannot be read.
 
     Args:
-        directories: each holds a folder a class, directly or one or two folders deeper; folders ``train``, ``val`` and
-            ``test`` above those of the classes are the official split.
+        directories: each holds a folder a class, directly or one or two folders deeper; folders ``train``,
+            ``test`` and perhaps ``val`` above those of the classes are the official split.
         modalities: ``rgb``, or all by default.
         image_size: height and width.
 
@@ -69,7 +69,8 @@ class Scenes(Archive):
             "file": np.array([file for tree in trees for file in tree.files]),
         }
         splits = [split for tree in trees for split in tree.splits]
-        self.splits = None if "" in splits else np.array(splits)
+        official = "" not in splits and {"train", "test"} <= set(splits)
+        self.splits = np.array(splits) if official else None
         self.notes = {
             "path": ",".join(map(str, directories)),
             "recognised": {str(directory): tree.known for directory, tree in zip(directories, trees) if tree.known},
@@ -131,9 +132,10 @@ def _read_tree(directory: Path) -> Tree:
         unreadable=unreadable,
     )
     if unreadable:
-        _warn(f"{directory}: {len(unreadable)} images cannot be read and are left out: {_first(unreadable)}")
+        count = f"{len(unreadable)} of {len(files)}"
+        _warn(f"{directory}: {count} images cannot be read and are left out: {_first(unreadable)}")
     if empty:
-        _warn(f"{directory}: {len(empty)} class folders have no image and are left out: {_first(empty)}")
+        _warn(f"{directory}: class folders without a readable image are left out: {_first(empty)}")
     if known and (len(set(found)), len(kept)) != (len(known.classes), known.images):
         _warn(
             f"{directory}: {len(set(found))} classes and {len(kept)} images; "
