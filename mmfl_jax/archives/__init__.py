@@ -61,7 +61,7 @@ def open(
     """Open an archive by its short reference.
 
     Args:
-        reference: ``twin``, ``bigearthnet:DIR``, ``arrays:FILE.npz``, or a kind that was registered.
+        reference: ``twin``, ``bigearthnet:DIR``, ``scenes:DIR``, ``arrays:FILE.npz``, or a kind that was registered.
         modalities: which to read, in which order; all by default.
         image_size: height and width to bring images to; their own by default.
         samples: for the twin how many to make (4,000 by default), else at most so many, drawn at random.
@@ -124,6 +124,20 @@ def _open_arrays(location: str, options: OpenOptions) -> Archive:
         image_size=options.image_size,
         resampling=options.resampling,
     )
+    return random_subset(archive, options.samples, options.seed)
+
+
+@register(
+    "scenes", "scenes:DIR[,DIR]  aerial scenes, a folder for each class: Optimal-31, UC Merced, NWPU-RESISC45, own"
+)
+def _open_scenes(location: str, options: OpenOptions) -> Archive:
+    from pathlib import Path
+
+    from mmfl_jax.archives.scenes import Scenes
+
+    location = _located("scenes:DIR", location)
+    directories = [location] if Path(location).is_dir() else [part.strip() for part in location.split(",")]
+    archive = Scenes(directories, modalities=options.modalities, image_size=options.image_size or 224)
     return random_subset(archive, options.samples, options.seed)
 
 
