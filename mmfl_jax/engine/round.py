@@ -26,6 +26,7 @@ from mmfl_jax.models import Variables
 
 Array = jax.Array
 AXIS = "clients"
+_INFINITY = 0x7F800000  # the bits of a float32
 Sums = dict[str, Any]
 
 
@@ -64,8 +65,11 @@ def start(program: Program, state: ServerState, group: int, private: Variables) 
 
 def finite(local: Local) -> Array:
     """Return whether every parameter and statistic of a client is finite."""
-    # 0 * x is NaN where x is not finite. On CPU sums have a fast kernel, and isfinite(x).all() has none.
-    return sum((0 * x).sum() for x in jax.tree.leaves((local.params, local.stats))) == 0
+    # The bits of a float without its sign are in the order of its size, and those of infinity and NaN come last. As
+    # integers, for on CPU the same reduction of floats took as long as a step of a small model.
+    bits = lambda x: jax.lax.bitcast_convert_type(jnp.abs(x.astype(jnp.float32)), jnp.int32)
+    peaks = [bits(x).max(initial=0) for x in jax.tree.leaves((local.params, local.stats))]
+    return functools.reduce(jnp.maximum, peaks) < _INFINITY
 
 
 def add_update(program: Program, group: int, state: ServerState, sums: Sums, local: Local, weight: Array) -> Sums:
