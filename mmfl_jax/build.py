@@ -51,6 +51,7 @@ SCHEDULES = ("constant", "cosine")
 
 def check(study: Study) -> None:
     """Raise UserError for the first option of a study whose value is unknown or out of range."""
+    entry = find(study.algorithm)
     choices: dict[str, Iterable[str]] = {
         "fusion": FUSIONS,
         "norm": NORMS,
@@ -72,7 +73,8 @@ def check(study: Study) -> None:
         value = getattr(study, field)
         if value not in known:
             raise UserError(f"{option(field)} {value!r} is unknown; one of {', '.join(known)}")
-    positive = ["batch_size", "client_learning_rate", "server_learning_rate", "local_epochs"]
+    positive = ["rounds"] if entry.trains else []
+    positive += ["batch_size", "client_learning_rate", "server_learning_rate", "local_epochs"]
     positive += ["server_epsilon", "mim_temperature", "mim_size", "evaluate_every", "checkpoint_every"]
     positive += ["whitening_group", "prompt_tokens"]
     for field in positive:
@@ -87,7 +89,7 @@ def check(study: Study) -> None:
         raise UserError(f"--mask-dates must lie between 0 and 1, not {study.mask_dates}")
     if study.bands not in (10, 12):
         raise UserError(f"--bands must be 10 or 12, not {study.bands}")
-    build_clip.check(study, find(study.algorithm))
+    build_clip.check(study, entry)
 
 
 def option(field: str) -> str:

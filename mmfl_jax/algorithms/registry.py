@@ -41,6 +41,11 @@ class Entry:
         """Return whether the model sees features of a frozen CLIP, not images."""
         return self.design in ("prompts", "linear")
 
+    @property
+    def trains(self) -> bool:
+        """Return whether anything is trained."""
+        return self.design != "prompts" or bool(self.prompts)
+
 
 _ENTRIES: dict[str, Entry] = {
     "unified": Entry("FedAvg of one encoder over all channels, zeros for a missing modality", design="unified"),
