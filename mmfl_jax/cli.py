@@ -8,6 +8,7 @@ import dataclasses
 import json
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -179,10 +180,16 @@ def _dispatch(arguments: list[str]) -> None:
         raise UserError(f"command {command!r} is unknown; one of run, {', '.join(COMMANDS)}")
 
 
+def _one_line(message: Warning | str, category: type[Warning], *place: Any) -> None:
+    print(f"mmfl-jax: {' '.join(str(message).split())}", file=sys.stderr)
+
+
 def main(arguments: list[str] | None = None) -> Any:
     """Run the command line; leave with exit code 2 after a mistake of the user."""
     arguments = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in arguments
+    if not debug:
+        warnings.showwarning = _one_line  # a user wants what happened, not the line of ours that says so
     arguments = [argument for argument in arguments if argument != "--debug"]
     # Orbax and absl tell at length what they do; a user wants the table.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

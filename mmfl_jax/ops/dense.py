@@ -20,6 +20,9 @@ def dot_general(lhs: Array, rhs: Array, dimension_numbers: Any, precision: Any =
     return _dense(lhs, rhs, precision)
 
 
+_SMALL = 2**16  # weights of a kernel
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _dense(x: Array, w: Array, precision: Any) -> Array:
     return jnp.matmul(x, w, precision=precision)
@@ -32,9 +35,9 @@ def _forward(x: Array, w: Array, precision: Any) -> tuple[Array, tuple[Array, Ar
 def _backward(precision: Any, operands: tuple[Array, Array], dy: Array) -> tuple[Array, Array]:
     x, w = operands
     # XLA's CPU kernel for a transposed left operand is slow for the few rows of a batch: 15 % of a small MLP's step.
-    # The barrier keeps the transposition out of the product.
-    dw = jnp.matmul(lax.optimization_barrier(x.T), dy, precision=precision)
-    return jnp.matmul(dy, w.T, precision=precision), dw
+    # The barrier keeps the transposition out of the product. Large kernels lose more to the layout that this gives dw.
+    turned = lax.optimization_barrier(x.T) if w.size <= _SMALL else x.T
+    return jnp.matmul(dy, w.T, precision=precision), jnp.matmul(turned, dy, precision=precision)
 
 
 _dense.defvjp(_forward, _backward)
