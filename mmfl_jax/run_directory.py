@@ -22,6 +22,7 @@ _FREE = {
     "evaluate_every",
     "evaluate_clients",
     "checkpoint_every",
+    "feature_cache",
 }
 
 

@@ -88,7 +88,7 @@ def read_images(paths: Sequence[str | Path], size: int = 224) -> tuple[np.ndarra
         results = list(pool.map(read, paths))
     unreadable = {str(path): result for path, result in zip(paths, results) if isinstance(result, str)}
     images = [result for result in results if not isinstance(result, str)]
-    if paths and not images:
+    if len(paths) and not images:
         path, reason = next(iter(unreadable.items()))
         raise UserError(f"{path}: cannot be read ({reason}), nor can any other of {len(paths)} images")
     kept = np.array([i for i, result in enumerate(results) if not isinstance(result, str)], np.int64)
