@@ -180,7 +180,7 @@ def _dispatch(arguments: list[str]) -> None:
         raise UserError(f"command {command!r} is unknown; one of run, {', '.join(COMMANDS)}")
 
 
-def _one_line(message: Warning | str, category: type[Warning], *place: Any) -> None:
+def _one_line(message: Warning | str, *place: Any, **more: Any) -> None:
     print(f"mmfl-jax: {' '.join(str(message).split())}", file=sys.stderr)
 
 
