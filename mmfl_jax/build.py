@@ -5,28 +5,32 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable
 
-import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
 
-from mmfl_jax import archives
+from mmfl_jax import archives, build_clip
 from mmfl_jax.algorithms import Algorithm, Entry, find, proximal
+from mmfl_jax.build_clip import DTYPES
 from mmfl_jax.engine.augment import Augmentation
+from mmfl_jax.engine.data import Normalizer
 from mmfl_jax.engine.program import Program
 from mmfl_jax.engine.relay import Relay
 from mmfl_jax.errors import UserError
 from mmfl_jax.federation import Federation
-from mmfl_jax.models import ModelDesign, MultiModalModel, Normalization
+from mmfl_jax.models import ModelDesign, MultiModalModel, Normalization, Template
+from mmfl_jax.models.clip.prompts import BRANCHES
 from mmfl_jax.models.fusion import FUSIONS
 from mmfl_jax.models.multimodal import UNIFIED
 from mmfl_jax.models.normalization import MOMENTS, NORMS, PLACES
 from mmfl_jax.models.scopes import PRIVATE, scope
 from mmfl_jax.objectives.infonce import SOURCES
 from mmfl_jax.objectives.losses import CALIBRATIONS
+from mmfl_jax.objectives.prompts import Alignment
 from mmfl_jax.ops.whitening import METHODS
 from mmfl_jax.study import Study
 
-MakeModel = Callable[[tuple[str, ...]], MultiModalModel]
+MakeModel = Callable[[tuple[str, ...]], nnx.Module]
 
 # Every optimizer with rate 1: the round's learning rate scales its steps.
 CLIENT_OPTIMIZERS = {
@@ -43,11 +47,11 @@ SERVER_OPTIMIZERS = {
     "adagrad": lambda rate, epsilon: optax.adagrad(rate, initial_accumulator_value=0.0, eps=epsilon),
 }
 SCHEDULES = ("constant", "cosine")
-DTYPES = {"float32": None, "bfloat16": jnp.dtype(jnp.bfloat16)}
 
 
 def check(study: Study) -> None:
     """Raise UserError for the first option of a study whose value is unknown or out of range."""
+    entry = find(study.algorithm)
     choices: dict[str, Iterable[str]] = {
         "fusion": FUSIONS,
         "norm": NORMS,
@@ -63,14 +67,16 @@ def check(study: Study) -> None:
         "precision": DTYPES,
         "weighting": ("samples", "uniform"),
         "resampling": ("bilinear", "nearest"),
+        "prompt_branches": BRANCHES,
     }
     for field, known in choices.items():
         value = getattr(study, field)
         if value not in known:
             raise UserError(f"{option(field)} {value!r} is unknown; one of {', '.join(known)}")
-    positive = ["rounds", "batch_size", "client_learning_rate", "server_learning_rate", "local_epochs"]
+    positive = ["rounds"] if entry.trains else []
+    positive += ["batch_size", "client_learning_rate", "server_learning_rate", "local_epochs"]
     positive += ["server_epsilon", "mim_temperature", "mim_size", "evaluate_every", "checkpoint_every"]
-    positive += ["whitening_group"]
+    positive += ["whitening_group", "prompt_tokens"]
     for field in positive:
         if not getattr(study, field) > 0:
             raise UserError(f"{option(field)} must be positive, not {getattr(study, field)}")
@@ -83,7 +89,7 @@ def check(study: Study) -> None:
         raise UserError(f"--mask-dates must lie between 0 and 1, not {study.mask_dates}")
     if study.bands not in (10, 12):
         raise UserError(f"--bands must be 10 or 12, not {study.bands}")
-    find(study.algorithm)
+    build_clip.check(study, entry)
 
 
 def option(field: str) -> str:
@@ -92,16 +98,19 @@ def option(field: str) -> str:
 
 
 def open_archive(study: Study) -> archives.Archive:
-    """Open the archive that a study names."""
-    return archives.open(
+    """Open the archive that a study names; for learning on features, with CLIP's features in place of images."""
+    entry = find(study.algorithm)
+    model = build_clip.clip_of(study) if entry.on_features and study.clip else None
+    archive = archives.open(
         study.archive,
         modalities=[m.strip() for m in study.modalities.split(",")] if study.modalities else None,
-        image_size=study.image_size or None,
+        image_size=study.image_size or (model.config.image_size if model else None),
         samples=study.samples or None,
         bands=study.bands,
         resampling=study.resampling,
         seed=study.seed,
     )
+    return build_clip.as_features(study, archive, model) if model else archive
 
 
 def open_federation(study: Study) -> Federation:
@@ -181,7 +190,17 @@ def algorithm_of(study: Study, entry: Entry) -> Algorithm:
 
 
 def _schedule(kind: str, rate: float, rounds: int) -> optax.Schedule:
-    return optax.cosine_decay_schedule(rate, rounds) if kind == "cosine" else optax.constant_schedule(rate)
+    return optax.cosine_decay_schedule(rate, max(rounds, 1)) if kind == "cosine" else optax.constant_schedule(rate)
+
+
+def normalizer_of(study: Study, federation: Federation) -> Normalizer:
+    """Return what brings images to zero mean and unit variance; features of CLIP stay, for their angles tell."""
+    dtype = DTYPES[study.precision]
+    if not find(study.algorithm).on_features:
+        return Normalizer.of(federation, dtype)
+    lengths = {m: spec.shape[-1] for m, spec in federation.archive.modalities.items()}
+    constant = lambda value: {m: np.full(length, value, np.float32) for m, length in lengths.items()}
+    return Normalizer(constant(0), constant(1), np.dtype(dtype or np.float32))
 
 
 def program_of(study: Study, federation: Federation, make_model: MakeModel | None = None) -> tuple[Program, MakeModel]:
@@ -194,14 +213,20 @@ def program_of(study: Study, federation: Federation, make_model: MakeModel | Non
     """
     check(study)
     entry = find(study.algorithm)
-    design = model_design(study, entry, federation)
-    make = make_model or (lambda held: MultiModalModel(design, held, nnx.Rngs(study.seed)))
+    server_model = None
+    if make_model is not None:
+        make = make_model
+    elif entry.on_features:
+        make, server_model = build_clip.make_models(study, entry, federation.archive)
+    else:
+        design = model_design(study, entry, federation)
+        make = lambda held: MultiModalModel(design, held, nnx.Rngs(study.seed))
     program = Program.of(
         make,
         tuple(federation.archive.modalities),
         tuple(group.modalities for group in federation.groups),
         task=federation.archive.task,
-        private=tuple(word.strip() for word in study.private.split(",") if word.strip()),
+        private=tuple(word.strip() for word in study.private.split(",") if word.strip()) + entry.private,
         client_optimizer=CLIENT_OPTIMIZERS[study.client_optimizer](),
         learning_rate=_schedule(study.learning_rate_schedule, study.client_learning_rate, study.rounds),
         algorithm=algorithm_of(study, entry),
@@ -209,9 +234,13 @@ def program_of(study: Study, federation: Federation, make_model: MakeModel | Non
         batch_size=study.batch_size,
         augmentation=Augmentation(study.flips, study.mask_dates),
         weighting=study.weighting,
+        alignment=Alignment(study.pacl_weight, study.cmfac_weight) if entry.alignment else None,
     )
-    names = [*program.template.params, *program.template.stats]
+    names = {name for template in program.templates for name in (*template.params, *template.stats)}
     for word in program.private:
         if not any(scope(name, [word]) == PRIVATE for name in names):
             raise UserError(f"--private {word!r} is in no variable's name; words are such as norm or head")
+    if server_model is not None:
+        template = Template.of(lambda: server_model(tuple(federation.archive.modalities)))
+        program = dataclasses.replace(program, template=template)
     return program, make

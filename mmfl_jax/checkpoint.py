@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
-from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
@@ -63,13 +63,15 @@ class Checkpoints:
         """Begin to save ``state``; the arrays are copied before this returns, the writing goes on behind."""
         if round_number in self._manager.all_steps():
             return
-        self._manager.save(round_number, args=ocp.args.StandardSave(state), metrics={_SCORE: score})
+        # What the model is given is there again when it is built.
+        saved = dataclasses.replace(state, frozen={})
+        self._manager.save(round_number, args=ocp.args.StandardSave(saved), metrics={_SCORE: score})
 
-    def restore(self, like: Any, round_number: int | None = None) -> tuple[int, ServerState]:
+    def restore(self, like: ServerState, round_number: int | None = None) -> tuple[int, ServerState]:
         """Return the round and the state of a checkpoint, the last one by default.
 
         Args:
-            like: a state of the same structure (arrays or shapes with shardings).
+            like: a state of the same structure (arrays or shapes with shardings), whose frozen values are kept.
             round_number: which one.
 
         Raises:
@@ -81,7 +83,7 @@ class Checkpoints:
         chosen = known[-1] if round_number is None else round_number
         if chosen not in known:
             raise UserError(f"{self.directory} holds no checkpoint of round {chosen}; there are {known}")
-        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, dataclasses.replace(like, frozen={}))
         try:
             state = self._manager.restore(chosen, args=ocp.args.StandardRestore(abstract))
         except Exception as error:  # Orbax, TensorStore and JSON each raise their own kinds
@@ -89,7 +91,7 @@ class Checkpoints:
             advice = f"delete it to resume from round {others[-1]}" if others else "start again in a new directory"
             place = self.directory / str(chosen)
             raise UserError(f"checkpoint {place} cannot be read ({_reason(error)}); {advice}") from error
-        return chosen, state
+        return chosen, dataclasses.replace(state, frozen=like.frozen)
 
     def close(self) -> None:
         """Wait until everything is written."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+import jax.extend
 import jax.numpy as jnp
 
 from mmfl_jax.engine.local import GroupData, draw_batch, local_step
@@ -59,21 +60,48 @@ def step_flops(program: Program, state: ServerState, data: GroupData, group: int
         private = {n: v[0] for n, v in state.clients[group].items()}
         local = start(program, state, group, private)
         batch = draw_batch(program, data, jnp.int32(0), jnp.uint32(0), jnp.int32(0))
-        return local_step(program, group, local.params, local, batch, state.relay, program.learning_rate(state.round))
+        rate = program.learning_rate(state.round)
+        return local_step(program, group, local.params, local, batch, state.relay, rate, state.frozen)
 
     return flops(step, state, data)
 
 
 def flops(function: Callable[..., Any], *arguments: Any) -> float:
-    """Return the floating-point operations of a function without loops, as XLA counts them (nan if it does not).
+    """Return the floating-point operations of a function, as XLA counts them (nan if it does not).
+
+    XLA counts the body of a loop once: one of known length (``lax.scan``) is counted again for its other trips, one of
+    unknown length stays at one.
 
     XLA counts what is written, before it compiles: the number is the same on every platform. Convolutions are written
     in their plain form, whichever runs: each multiplication and each addition of the definition once, none with
     padding. A product over channels counts whole, also where whitening knows blocks of it to be zero.
     """
     with conv_form("plain"):
-        analysis = jax.jit(function).lower(*jax.tree.map(shape_of, arguments)).cost_analysis()
+        return _count(jax.make_jaxpr(function)(*jax.tree.map(shape_of, arguments)))
+
+
+def _count(closed: Any) -> float:
+    total = _count_once(closed)
+    for body, length in _scans(closed.jaxpr):
+        total += length * _count(body) - _count_once(body)
+    return total
+
+
+def _count_once(closed: Any) -> float:
+    function = jax.jit(jax.extend.core.jaxpr_as_fun(closed))
+    analysis = function.lower(*map(shape_of, closed.in_avals)).cost_analysis()
     return float((analysis or {}).get("flops", math.nan))
+
+
+def _scans(jaxpr: Any) -> Iterator[tuple[Any, int]]:
+    """Yield bodies and lengths of the scans of a program, but not those inside of them."""
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "scan":
+            yield equation.params["jaxpr"], equation.params["length"]
+        else:
+            for part in jax.tree.leaves(list(equation.params.values()), is_leaf=lambda x: hasattr(x, "eqns")):
+                if hasattr(part, "eqns"):
+                    yield from _scans(part)
 
 
 def shape_of(x: Any) -> jax.ShapeDtypeStruct:

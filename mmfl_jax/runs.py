@@ -16,6 +16,7 @@ import jax
 
 from mmfl_jax.checkpoint import Checkpoints
 from mmfl_jax.errors import UserError
+from mmfl_jax.evaluation import personal
 from mmfl_jax.report.terminal import RoundProgress
 from mmfl_jax.run_directory import CONFIG, SUMMARY, Writer, check_same_federation, write_whole
 from mmfl_jax.study import Study
@@ -192,6 +193,9 @@ class _Loop:
             "versions": versions(),
             "archive": simulation.federation.archive.describe(),
         }
+        accuracy = simulation.evaluate_personal()
+        if accuracy is not None:
+            summary["personal"] = personal.summarize(accuracy)
         if simulation.study.evaluate_clients:
             summary["clients"] = simulation.evaluate_clients()
         return summary

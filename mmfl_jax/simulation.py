@@ -7,28 +7,33 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from mmfl_jax import costs
+from mmfl_jax.algorithms import find
 from mmfl_jax.archives.base import Archive
-from mmfl_jax.build import MakeModel, open_federation, program_of
-from mmfl_jax.engine.data import Normalizer, group_data, place_slots
+from mmfl_jax.build import MakeModel, normalizer_of, open_federation, program_of
+from mmfl_jax.engine.data import group_data, place_slots
 from mmfl_jax.engine.execution import Resident, Streamed
 from mmfl_jax.engine.plan import Planner, local_steps, sample_cohort
 from mmfl_jax.engine.round import client_mesh
 from mmfl_jax.engine.state import ServerState, digest
 from mmfl_jax.errors import UserError
-from mmfl_jax.evaluation import Evaluator
+from mmfl_jax.evaluation import Evaluator, personal
 from mmfl_jax.evaluation.metrics import most_frequent_baseline
 from mmfl_jax.federation import Federation
+from mmfl_jax.federation.federation import label_counts
 from mmfl_jax.study import Study
 
 # Clients trained side by side when --chunk-size is 0, for images and for series. A CPU core is full with one client,
 # and a chunk of one computes nothing for nothing (benchmarks/scaling.py); accelerators want more at once.
 _CHUNK = {("cpu", True): 1, ("cpu", False): 1, ("other", True): 16, ("other", False): 64}
+# A client's step through a text tower keeps some 100 MB for its gradient, whatever its batch.
+_CHUNK_PROMPTS = 8
+# Test samples scored at once: images or series, and vectors, of which a model of texts wants many at once.
+_TEST_BATCH, _TEST_BATCH_VECTORS = 256, 8192
 
 
 class Simulation:
@@ -47,6 +52,7 @@ class Simulation:
     def __init__(self, study: Study, federation: Federation | None = None, *, make_model: MakeModel | None = None):
         self.study = study
         self.federation = federation or open_federation(study)
+        self._on_features = find(study.algorithm).on_features
         self.program, make = program_of(study, self.federation, make_model)
         self._place_on_devices()
         self.state = self._initial_state(make)
@@ -59,8 +65,7 @@ class Simulation:
         if study.devices > found:
             raise UserError(f"--devices {study.devices}: this host has {found} {jax.default_backend()} device(s)")
         self.mesh = client_mesh(study.devices)
-        dtype = np.dtype(jnp.bfloat16) if study.precision == "bfloat16" else None
-        self.normalizer = Normalizer.of(federation, dtype)
+        self.normalizer = normalizer_of(study, federation)
         relay = self.program.relay
         self._places = relay is not None and relay.source == "places"
         host = group_data(
@@ -97,6 +102,8 @@ class Simulation:
             specs = [self.federation.archive.modalities[m].shape for m in group.modalities]
             platform = "cpu" if jax.default_backend() == "cpu" else "other"
             auto = _CHUNK[platform, any(len(shape) == 3 for shape in specs)]
+            if self._on_features and platform != "cpu":
+                auto = _CHUNK_PROMPTS
             most = min(cohort, len(group.ids))
             sizes.append(min(chosen or min(auto, -(-most // self.mesh.size)), most))
         return sizes
@@ -167,16 +174,17 @@ class Simulation:
         else:
             if self._evaluator is None:
                 test = self.federation.test
-                self._evaluator = self._evaluator_of(test, min(256, len(test)))
+                batch = _TEST_BATCH_VECTORS if self._on_features else _TEST_BATCH
+                self._evaluator = self._evaluator_of(test, min(batch, len(test)))
             evaluator = self._evaluator
-        return evaluator.evaluate(*self.program.evaluation_variables(self.state))
+        return evaluator.evaluate(*self.program.evaluation_variables(self.state), self.state.frozen)
 
-    def _evaluator_of(
-        self, samples: np.ndarray, batch_size: int, modalities: tuple[str, ...] | None = None
-    ) -> Evaluator:
-        archive = self.federation.archive
-        held = modalities or tuple(archive.modalities)
-        return Evaluator(archive, samples, self.program.template, self.normalizer, held, batch_size)
+    def _evaluator_of(self, samples: np.ndarray, batch_size: int, group: int | None = None) -> Evaluator:
+        """Return what scores the server's model, or that of a group's clients on what they hold."""
+        program, archive = self.program, self.federation.archive
+        held = tuple(archive.modalities) if group is None else program.groups[group]
+        template = program.template if group is None else program.templates[group]
+        return Evaluator(archive, samples, template, self.normalizer, held, batch_size)
 
     def evaluate_clients(self) -> list[dict[str, Any]]:
         """Return each client's scores on its own samples and modalities, with its private variables if any."""
@@ -185,11 +193,31 @@ class Simulation:
         for g, group in enumerate(self.federation.groups):
             for i, name in enumerate(group.names):
                 own = {n: v[i] for n, v in self.state.clients[g].items()}
-                variables = [{n: own.get(n, v) for n, v in kind.items()} for kind in (params, stats)]
+                own_params, own_stats = ({n: own.get(n, v) for n, v in kind.items()} for kind in (params, stats))
                 # One batch size for all: clients of any size share one compilation.
-                scores = self._evaluator_of(group.client(i), 32, group.modalities).evaluate(*variables)
+                evaluator = self._evaluator_of(group.client(i), 32, g)
+                scores = evaluator.evaluate(own_params, own_stats, self.state.frozen)
                 rows.append({"name": name, "modalities": list(group.modalities), "evaluation": scores})
         return rows
+
+    def evaluate_personal(self) -> np.ndarray | None:
+        """Return each client's personal accuracy (:mod:`mmfl_jax.evaluation.personal`), ``[clients]``.
+
+        Only of learning on features, where all test samples fit beside each other; None for all else.
+        """
+        if not self._on_features:
+            return None
+        archive, test = self.federation.archive, self.federation.test
+        (group,) = self.federation.groups  # of the one modality
+        classes = len(archive.class_names)
+        images = {m: jax.device_put(self.normalizer.read(archive, m, test)) for m in group.modalities}
+        variables = (self.state.params, self.state.stats, self.state.frozen)
+        labels = archive.labels[test]
+        hits = personal.class_hits(
+            self.program.templates[0], variables, self.state.clients[0], images, jax.device_put(labels), classes
+        )
+        counts = np.stack([label_counts(archive, group.client(i))[:-1] for i in range(len(group.ids))])
+        return personal.personal_accuracy(np.asarray(hits), np.bincount(labels, minlength=classes), counts)
 
     def baseline(self) -> dict[str, Any]:
         """Return the scores of always answering with what is most frequent among the training samples."""

@@ -47,7 +47,7 @@ class Study:
 
     # Algorithm
     algorithm: str = "mf+fw+mim"
-    """Algorithm: unified, separate, mf, mf+fw, mf+mim or mf+fw+mim (see mmfl-jax list algorithms)."""
+    """Algorithm: unified, separate, mf, mf+fw, mf+mim, mf+fw+mim, fedrsclip, ... (see mmfl-jax list algorithms)."""
     server_optimizer: str = "average"
     """Server: average, momentum, adam or adagrad."""
     server_learning_rate: float = 1.0
@@ -98,6 +98,22 @@ class Study:
     """Temperature of InfoNCE."""
     mim_size: int = 64
     """Length of a projection."""
+
+    # Prompts on a frozen CLIP
+    clip: str = ""
+    """CLIP's weights: a .safetensors file or the folder with it and tokenizer.json; tiny for random ones."""
+    prompt_tokens: int = 4
+    """Tokens of a prompt."""
+    prompt_branches: str = "mean"
+    """Prompts whose cosines make a client's logits: mean of all, shared or private."""
+    pacl_weight: float = 0.1
+    """Weight of the alignment of private and shared prompt (PACL)."""
+    cmfac_weight: float = 0.1
+    """Weight of the alignment of images and texts (CMFAC)."""
+    prompt_template: str = "a satellite photo of {}"
+    """Text of a class, by its name, for zero-shot CLIP."""
+    feature_cache: str = "~/.cache/mmfl_jax/features"
+    """Folder that keeps image features; empty to keep none."""
 
     # Training
     rounds: int = 20

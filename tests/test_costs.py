@@ -55,6 +55,14 @@ def test_bytes_of_places_are_those_of_the_clients_samples():
     assert sum(sim._traffic(g, [0])[0] for g in (0, 1)) == 4 * (S1 + S2 + 2 * HEAD + 2 * 20 * 5)
 
 
+def test_flops_of_a_scan_are_those_of_all_its_trips():
+    weights, x = jnp.ones((5, 8, 8)), jnp.ones((4, 8))
+    layers = lambda x, weights: jax.lax.scan(lambda x, w: (x @ w, None), x, weights)[0]
+    twice = lambda x, weights: jax.lax.fori_loop(0, 2, lambda _, x: jax.jit(layers)(x, weights), x)
+    assert flops(layers, x, weights) == pytest.approx(5 * 2 * 4 * 8 * 8, rel=0.01)
+    assert flops(twice, x, weights) == pytest.approx(2 * 5 * 2 * 4 * 8 * 8, rel=0.01)
+
+
 def test_a_client_of_everything_sends_what_the_round_adds_up():
     sim = made()
     sums = empty_sums(sim.program, sim.state)

@@ -90,7 +90,14 @@ def draw_batch(program: Program, data: GroupData, client: Array, seed: Array, st
 
 
 def local_step(
-    program: Program, group: int, received: Variables, local: Local, batch: Batch, relayed: dict, rate: Array
+    program: Program,
+    group: int,
+    received: Variables,
+    local: Local,
+    batch: Batch,
+    relayed: dict,
+    rate: Array,
+    frozen: Variables | None = None,
 ) -> tuple[Local, Losses, dict[str, Array]]:
     """Return the client after one optimizer step on ``batch``, the losses before it, and MIM's projections.
 
@@ -102,11 +109,12 @@ def local_step(
       batch: its samples.
       relayed: the server's slots (:class:`mmfl_jax.engine.relay.Relay`).
       rate: learning rate of this round.
+      frozen: what the model is given.
     """
     template, algorithm, relay = program.templates[group], program.algorithm, program.relay
 
     def objective(params: Variables) -> tuple[Array, tuple]:
-        model = template.module(params, local.stats)
+        model = template.module(params, local.stats, frozen)
         output = model(batch.images, train=True)
         logits = output.logits if batch.offset is None else output.logits + batch.offset
         task = task_loss(program.task, logits, batch.labels)
@@ -115,6 +123,8 @@ def local_step(
             mim = relay.loss(output.projections, relayed, batch.labels, batch.places)
         weight = relay.weight if relay is not None else 0.0
         total = task + weight * mim + algorithm.penalty(params, received)
+        if program.alignment is not None:
+            total += program.alignment(output.texts, output.cosines, batch.labels)
         _, stats = values(model)
         projections = jax.tree.map(jax.lax.stop_gradient, output.projections)
         return total, (stats, Losses(total, task, mim), projections)

@@ -9,13 +9,15 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import optax
+from flax import nnx
 
 from mmfl_jax.algorithms import Algorithm
 from mmfl_jax.engine.augment import Augmentation
 from mmfl_jax.engine.relay import Relay
 from mmfl_jax.engine.state import ServerState
-from mmfl_jax.models import MultiModalModel, Template, Variables, values
+from mmfl_jax.models import Template, Variables, frozen_values, values
 from mmfl_jax.models.scopes import PRIVATE, held, scope
+from mmfl_jax.objectives.prompts import Alignment
 
 Array = jax.Array
 
@@ -26,7 +28,7 @@ class Program:
 
     Attributes:
       task: ``multilabel`` or ``multiclass``.
-      template: the whole model.
+      template: the model that the server evaluates: whole, or with the shared prompt alone.
       groups: modality set of each client group.
       templates: the model of each group.
       private: words that make a variable private (:func:`mmfl_jax.models.scopes.scope`).
@@ -34,6 +36,7 @@ class Program:
       learning_rate: of the clients, ``round -> rate``.
       algorithm: what is added to local training, and the server's update.
       relay: MIM's source of positives, None without MIM.
+      alignment: of prompts, None without them.
       batch_size: of a local step.
       augmentation: of its samples.
       weighting: of clients in averages: ``samples`` or ``uniform``.
@@ -51,16 +54,17 @@ class Program:
     batch_size: int
     augmentation: Augmentation = dataclasses.field(default_factory=Augmentation)
     weighting: str = "samples"
+    alignment: Alignment | None = None
 
     @classmethod
     def of(
         cls,
-        make_model: Callable[[tuple[str, ...]], MultiModalModel],
+        make_model: Callable[[tuple[str, ...]], nnx.Module],
         modalities: tuple[str, ...],
         groups: tuple[tuple[str, ...], ...],
         **rest,
     ) -> Program:
-        """Return the program for models made by ``make_model(held modalities)``."""
+        """Return the program for models made by ``make_model(held modalities)``, evaluated with all modalities."""
         template_of = lambda held: Template.of(functools.partial(make_model, held))
         templates = tuple(map(template_of, groups))
         return cls(template=template_of(modalities), groups=groups, templates=templates, **rest)
@@ -79,7 +83,7 @@ class Program:
         """Return the groups whose clients hold the variable ``name``."""
         return [g for g, modalities in enumerate(self.groups) if held(name, modalities)]
 
-    def init(self, model: MultiModalModel, clients: list[int], slots: int) -> ServerState:
+    def init(self, model: nnx.Module, clients: list[int], slots: int) -> ServerState:
         """Return the state before the first round.
 
         Args:
@@ -98,7 +102,9 @@ class Program:
             for g, count in enumerate(clients)
         )
         relay = self.relay.init(slots) if self.relay else {}
-        return ServerState(params, stats, self.algorithm.init(averaged), relay, private, jnp.int32(0))
+        # Rounds are given the state to keep: what the model was made of must not go with it.
+        frozen = {name: jnp.array(value) for name, value in frozen_values(model).items()}
+        return ServerState(params, stats, self.algorithm.init(averaged), relay, private, jnp.int32(0), frozen)
 
     def evaluation_variables(self, state: ServerState) -> tuple[Variables, Variables]:
         """Return parameters and statistics to evaluate the global model with.

@@ -72,7 +72,7 @@ def _step(
     rate: Array,
 ) -> tuple[Local, dict[str, Array], Batch]:
     batch = draw_batch(program, data, client, seed, step)
-    local, _, projections = local_step(program, group, received, local, batch, state.relay, rate)
+    local, _, projections = local_step(program, group, received, local, batch, state.relay, rate, state.frozen)
     return local, projections, batch
 
 

@@ -128,7 +128,8 @@ def train_chunk(
     local = jax.vmap(lambda p: start(program, state, group, p), axis_size=len(clients))(private)
     received, rate = local.params, program.learning_rate(state.round)
     step_of = jax.vmap(
-        lambda r, one, batch: local_step(program, group, r, one, batch, state.relay, rate), axis_size=len(clients)
+        lambda r, one, batch: local_step(program, group, r, one, batch, state.relay, rate, state.frozen),
+        axis_size=len(clients),
     )
 
     def body(step: Array, carry: tuple[Local, Sums]) -> tuple[Local, Sums]:
@@ -151,7 +152,7 @@ def train_chunk(
 
     local, sums = jax.lax.fori_loop(0, steps.max(), body, (local, sums))
     there = clients >= 0
-    good = there & jax.vmap(finite)(local)
+    good = there & jax.vmap(finite, axis_size=len(clients))(local)
     return local, good, {**sums, "skipped": sums["skipped"] + (there & ~good).sum().astype(jnp.int32)}
 
 
@@ -260,8 +261,13 @@ def finish(program: Program, state: ServerState, sums: Sums) -> tuple[ServerStat
     metrics["mim_loss"] = sums["losses"].mim / steps
     metrics["skipped_clients"] = sums["skipped"]
     relay = program.relay.update(state.relay, sums["relay"]) if program.relay else state.relay
-    new = ServerState(
-        {**state.params, **updated}, {**state.stats, **stats}, optimizer, relay, state.clients, state.round + 1
+    new = dataclasses.replace(
+        state,
+        params={**state.params, **updated},
+        stats={**state.stats, **stats},
+        optimizer=optimizer,
+        relay=relay,
+        round=state.round + 1,
     )
     return new, metrics
 

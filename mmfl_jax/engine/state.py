@@ -27,6 +27,7 @@ class ServerState:
       relay: what MIM's server relays: ``{modality: {"keys": [slots, d], "known": [slots]}}``, empty without MIM.
       clients: private variables of every client: for each group ``{name: [clients, ...]}``.
       round: int32, rounds done.
+      frozen: what the model is given, by name: the same for all clients, in no checkpoint and no digest.
     """
 
     params: Variables
@@ -35,6 +36,7 @@ class ServerState:
     relay: dict[str, dict[str, Array]]
     clients: tuple[Variables, ...]
     round: Array
+    frozen: Variables = dataclasses.field(default_factory=dict)
 
 
 def digest(params: Variables) -> str:

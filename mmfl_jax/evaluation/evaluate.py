@@ -34,8 +34,8 @@ def set_name(modalities: Sequence[str]) -> str:
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _predict(template: Template, task: str, params: Variables, stats: Variables, inputs: dict[str, Array]) -> Array:
-    logits = template.module(params, stats)(inputs, train=False).logits
+def _predict(template: Template, task: str, variables: tuple[Variables, ...], inputs: dict[str, Array]) -> Array:
+    logits = template.module(*variables)(inputs, train=False).logits
     return jax.nn.sigmoid(logits) if task == "multilabel" else jax.nn.softmax(logits)
 
 
@@ -81,19 +81,24 @@ class Evaluator:
             chosen = np.concatenate([chosen, np.repeat(chosen[:1], self.batch_size - len(chosen))])
             yield {m: jnp.asarray(self.normalizer.read(self.archive, m, chosen)) for m in self.modalities}
 
-    def probabilities(self, params: Variables, stats: Variables) -> dict[str, np.ndarray]:
+    def probabilities(
+        self, params: Variables, stats: Variables, frozen: Variables | None = None
+    ) -> dict[str, np.ndarray]:
         """Return ``[n, classes]`` float32 for every modality set."""
+        variables = (params, stats, frozen or {})
         sets = modality_sets(self.modalities)
         out: dict[str, list[np.ndarray]] = {set_name(s): [] for s in sets}
         for batch in self._kept if self._kept is not None else self._read():
             for chosen in sets:
                 inputs = {m: batch[m] for m in chosen}
-                out[set_name(chosen)].append(_predict(self._template, self.archive.task, params, stats, inputs))
+                out[set_name(chosen)].append(_predict(self._template, self.archive.task, variables, inputs))
         return {name: np.concatenate(jax.device_get(parts))[: len(self.samples)] for name, parts in out.items()}
 
-    def evaluate(self, params: Variables, stats: Variables) -> dict[str, dict[str, Any]]:
+    def evaluate(
+        self, params: Variables, stats: Variables, frozen: Variables | None = None
+    ) -> dict[str, dict[str, Any]]:
         """Return the metrics of every modality set by name."""
-        return {name: self.score(p) for name, p in self.probabilities(params, stats).items()}
+        return {name: self.score(p) for name, p in self.probabilities(params, stats, frozen).items()}
 
     def score(self, probabilities: np.ndarray) -> dict[str, Any]:
         """Return the metrics of ``[n, classes]`` probabilities of the samples."""

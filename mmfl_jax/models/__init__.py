@@ -2,6 +2,15 @@
 
 from mmfl_jax.models.multimodal import ModelDesign, MultiModalModel, Output
 from mmfl_jax.models.normalization import Normalization
-from mmfl_jax.models.variables import Template, Variables, values
+from mmfl_jax.models.variables import Template, Variables, frozen_values, values
 
-__all__ = ["ModelDesign", "MultiModalModel", "Normalization", "Output", "Template", "Variables", "values"]
+__all__ = [
+    "ModelDesign",
+    "MultiModalModel",
+    "Normalization",
+    "Output",
+    "Template",
+    "Variables",
+    "frozen_values",
+    "values",
+]

@@ -57,10 +57,14 @@ class Output(NamedTuple):
     Attributes:
       logits: ``[batch, classes]``; of separate models in training ``[modalities, batch, classes]``.
       projections: L2-normalised, ``[batch, projection]`` by modality; empty without MIM.
+      texts: unit text features of the classes by each prompt, ``[prompts, classes, d]``; None without prompts.
+      cosines: of image and text features, ``[prompts, batch, classes]``; None without prompts.
     """
 
     logits: Array
     projections: dict[str, Array]
+    texts: Array | None = None
+    cosines: Array | None = None
 
 
 def _dense(inputs: int, outputs: int, dtype: jnp.dtype | None, rngs: nnx.Rngs) -> nnx.Linear:

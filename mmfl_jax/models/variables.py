@@ -16,12 +16,28 @@ Array = jax.Array
 Variables = dict[str, Array]
 
 
+class Frozen(nnx.Variable):
+    """Hold what a model is given: never trained, averaged, sent or saved."""
+
+
+def freeze(module: nnx.Module) -> nnx.Module:
+    """Return ``module`` with its parameters made :class:`Frozen`, in place."""
+    for _, part in list(nnx.iter_modules(module)):
+        for name, value in list(vars(part).items()):
+            if isinstance(value, nnx.Param):
+                setattr(part, name, Frozen(value[...]))
+    return module
+
+
 def _name(path: tuple[Any, ...]) -> str:
     return "/".join(str(part) for part in path)
 
 
 def _flat(state: nnx.State) -> dict[str, tuple[tuple[Any, ...], nnx.Variable]]:
     return {_name(path): (path, variable) for path, variable in nnx.to_flat_state(state)}
+
+
+_KINDS = (nnx.Param, nnx.BatchStat, Frozen)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)  # hashed by identity: a static argument of jitted functions
@@ -32,28 +48,42 @@ class Template:
       graph: the static part of the module.
       params: the trained variables by name, without values.
       stats: the statistics (running moments) by name, without values.
+      frozen: what the module is given, by name, without values.
     """
 
     graph: nnx.GraphDef
     params: dict[str, tuple[tuple[Any, ...], nnx.Variable]]
     stats: dict[str, tuple[tuple[Any, ...], nnx.Variable]]
+    frozen: dict[str, tuple[tuple[Any, ...], nnx.Variable]]
 
     @classmethod
     def of(cls, make: Callable[[], nnx.Module]) -> Template:
         """Return the template of the module that ``make`` builds; nothing is computed."""
-        graph, *states = nnx.split(nnx.eval_shape(make), nnx.Param, nnx.BatchStat)
+        graph, *states = nnx.split(nnx.eval_shape(make), *_KINDS)
         return cls(graph, *map(_flat, states))
 
-    def module(self, params: Mapping[str, Array], stats: Mapping[str, Array]) -> nnx.Module:
+    def module(
+        self, params: Mapping[str, Array], stats: Mapping[str, Array], frozen: Mapping[str, Array] | None = None
+    ) -> nnx.Module:
         """Return a module with these values; names beyond the module's own are passed over."""
         fill = lambda kind, values: nnx.from_flat_state(
             [(path, variable.replace(values[name])) for name, (path, variable) in kind.items()]
         )
-        return nnx.merge(self.graph, fill(self.params, params), fill(self.stats, stats), copy=True)
+        states = [fill(self.params, params), fill(self.stats, stats), fill(self.frozen, frozen or {})]
+        return nnx.merge(self.graph, *states, copy=True)
 
 
 def values(module: nnx.Module) -> tuple[Variables, Variables]:
     """Return the parameters and the statistics of ``module`` by name."""
-    _, *states = nnx.split(module, nnx.Param, nnx.BatchStat)
-    take = lambda state: {name: variable[...] for name, (_, variable) in sorted(_flat(state).items())}
-    return take(states[0]), take(states[1])
+    _, *states = nnx.split(module, *_KINDS)
+    return _values(states[0]), _values(states[1])
+
+
+def frozen_values(module: nnx.Module) -> Variables:
+    """Return what ``module`` is given, by name."""
+    _, *states = nnx.split(module, *_KINDS)
+    return _values(states[2])
+
+
+def _values(state: nnx.State) -> Variables:
+    return {name: variable[...] for name, (_, variable) in sorted(_flat(state).items())}

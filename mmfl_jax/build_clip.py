@@ -1,0 +1,122 @@
+"""From a study's options to what it needs of CLIP: the weights, image features in place of images, prompt learners."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import jax.numpy as jnp
+from flax import nnx
+
+from mmfl_jax.algorithms import Entry
+from mmfl_jax.archives.base import Archive
+from mmfl_jax.errors import UserError
+from mmfl_jax.models import clip
+from mmfl_jax.models.clip.prompts import MEAN, SHARED, LinearHead, PromptLearner, ZeroShot
+from mmfl_jax.study import Study
+
+DTYPES = {"float32": None, "bfloat16": jnp.dtype(jnp.bfloat16)}
+# CLIP of random weights, for trials.
+TINY = "tiny"
+
+
+def check(study: Study, entry: Entry) -> None:
+    """Raise UserError for the first option of prompts whose value does not fit the algorithm."""
+    if "{}" not in study.prompt_template:
+        raise UserError(f"--prompt-template {study.prompt_template!r} has no {{}}, where the class name goes")
+    if entry.prompts and study.prompt_branches not in (MEAN, *entry.prompts):
+        raise UserError(
+            f"--prompt-branches {study.prompt_branches}: --algorithm {study.algorithm} has no such prompt; "
+            f"mean or {' or '.join(entry.prompts)}"
+        )
+    if entry.design == "prompts" and not study.clip:
+        raise UserError(
+            f"--algorithm {study.algorithm} needs --clip, the file or folder of CLIP's weights ({TINY}: random ones)"
+        )
+
+
+def clip_of(study: Study) -> clip.CLIP:
+    """Return a study's CLIP, loaded once.
+
+    Raises:
+      UserError: for weights that cannot be read.
+    """
+    return _load(study.clip, study.precision)
+
+
+@functools.lru_cache(maxsize=1)
+def _load(path: str, precision: str) -> clip.CLIP:
+    dtype = DTYPES[precision]
+    return clip.CLIP(clip.TINY, dtype, rngs=nnx.Rngs(0)) if path == TINY else clip.load(path, dtype=dtype)
+
+
+def _tokenizer(study: Study) -> clip.Tokenizer:
+    if study.clip != TINY:
+        path = Path(study.clip)
+        return clip.BPETokenizer(path if path.is_dir() else path.parent)
+    with warnings.catch_warnings():  # whoever asks for random weights knows that bytes are no words
+        warnings.simplefilter("ignore")
+        return clip.ByteTokenizer()
+
+
+def as_features(study: Study, archive: Archive, model: clip.CLIP) -> Archive:
+    """Return an archive of images with their features in place of them; one of vectors as it is."""
+    if all(len(spec.shape) == 1 for spec in archive.modalities.values()):
+        return archive
+    from mmfl_jax.archives.features import FeatureArchive, encode_images
+
+    return FeatureArchive(archive, encode_images(archive, model, cache=study.feature_cache or None))
+
+
+def feature_length(study: Study, archive: Archive) -> int:
+    """Return the length of an archive's image features.
+
+    Raises:
+      UserError: for several modalities, images, or more than one class a sample.
+    """
+    shapes = {m: spec.shape for m, spec in archive.modalities.items()}
+    if len(shapes) != 1 or any(len(shape) != 1 for shape in shapes.values()):
+        raise UserError(
+            f"--algorithm {study.algorithm} needs one modality of image features, archive {archive.name} has {shapes}; "
+            "choose scenes:DIR, or one vector by --modalities"
+        )
+    if archive.task != "multiclass":
+        raise UserError(
+            f"--algorithm {study.algorithm} needs one class a sample (multiclass), archive {archive.name} is "
+            f"{archive.task}"
+        )
+    return next(iter(shapes.values()))[0]
+
+
+def make_models(study: Study, entry: Entry, archive: Archive) -> tuple[Callable[..., nnx.Module], ...]:
+    """Return what makes the clients' model, and what makes the one that the server evaluates.
+
+    The server has no private prompt: it answers with the shared one alone, where there is one.
+
+    Raises:
+      UserError: for an archive without image features, or features of another length than the texts'.
+    """
+    length = feature_length(study, archive)
+    if entry.design == "linear":
+        head = lambda held: LinearHead(length, len(archive.class_names), nnx.Rngs(study.seed))
+        return head, head
+    model = clip_of(study)
+    if length != model.config.projection:
+        raise UserError(
+            f"--clip {study.clip}: its features have length {model.config.projection}, those of archive "
+            f"{archive.name} {length}; take the CLIP that made them"
+        )
+    tokenizer = _tokenizer(study)
+    if not entry.prompts:
+        texts = [study.prompt_template.replace("{}", name) for name in archive.class_names]
+        tokens = clip.tokenize(texts, tokenizer, model.config)
+        zero_shot = lambda held: ZeroShot(model, tokens)
+        return zero_shot, zero_shot
+    names = clip.tokenize(archive.class_names, tokenizer, model.config, reserved=study.prompt_tokens)
+    learner = lambda prompts, branches: (
+        lambda held: PromptLearner(model, names, prompts, study.prompt_tokens, branches, nnx.Rngs(study.seed))
+    )
+    clients = learner(entry.prompts, study.prompt_branches)
+    return clients, learner((SHARED,), SHARED) if SHARED in entry.prompts else clients
