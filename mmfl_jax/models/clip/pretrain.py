@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import sys
 import time
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,7 +24,7 @@ from mmfl_jax.errors import UserError
 from mmfl_jax.models.clip.config import CLIPConfig, TowerConfig
 from mmfl_jax.models.clip.images import normalize
 from mmfl_jax.models.clip.save import save
-from mmfl_jax.models.clip.tokenizer import ByteTokenizer, Tokens, tokenize
+from mmfl_jax.models.clip.tokenizer import ByteTokenizer, silent_bytes, tokenize
 from mmfl_jax.models.clip.towers import CLIP
 
 Array = jax.Array
@@ -119,7 +118,7 @@ def train(
     """
     images, labels = _read(archive, classes, config)
     captions = [_captions(archive, classes[label], int(sample)) for sample, label in zip(*labels)]
-    tokens = _tokenize([caption for group in captions for caption in group], config)
+    tokens = tokenize([caption for group in captions for caption in group], silent_bytes(), config)
     order = np.random.default_rng(training.seed)
     model = CLIP(config, rngs=nnx.Rngs(training.seed))
     schedule = optax.warmup_cosine_decay_schedule(
@@ -179,13 +178,6 @@ def _captions(archive: Archive, name: str, sample: int) -> list[str]:
     }
     words = {"season": "clear", "country": "land"} | words
     return [template.format(name=name, **words) for template in TEMPLATES]
-
-
-def _tokenize(texts: list[str], config: CLIPConfig) -> Tokens:
-    with warnings.catch_warnings():  # this CLIP learns from bytes, so it knows them
-        warnings.simplefilter("ignore")
-        tokenizer = ByteTokenizer()
-    return tokenize(texts, tokenizer, config)
 
 
 def _turned(images: np.ndarray, order: np.random.Generator) -> np.ndarray:

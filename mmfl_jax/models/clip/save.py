@@ -15,11 +15,9 @@ import numpy as np
 from mmfl_jax.errors import UserError
 from mmfl_jax.models.clip.config import CLIPConfig, TowerConfig
 from mmfl_jax.models.clip.names import HUGGING_FACE
+from mmfl_jax.models.clip.tokenizer import BYTES, FIELD
 from mmfl_jax.models.clip.towers import CLIP
 from mmfl_jax.models.variables import values
-
-# Field of config.json that says that bytes are the tokens, where there is no tokenizer.json.
-TOKENIZER, BYTES = "tokenizer", "bytes"
 
 
 def save(model: CLIP, folder: str | Path, **notes: Any) -> Path:
@@ -45,7 +43,7 @@ def save(model: CLIP, folder: str | Path, **notes: Any) -> Path:
     try:
         part.mkdir(parents=True)
         save_file(tensors(model), part / "model.safetensors")
-        (part / "config.json").write_text(json.dumps(_fields(model.config) | {TOKENIZER: BYTES} | notes, indent=2))
+        (part / "config.json").write_text(json.dumps(_fields(model.config) | {FIELD: BYTES} | notes, indent=2))
         part.rename(folder)
     except OSError as error:
         raise UserError(f"{folder}: CLIP cannot be written there ({error.strerror}); name a new folder") from error
