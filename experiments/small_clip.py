@@ -9,7 +9,7 @@ import dataclasses
 from pathlib import Path
 
 from mmfl_jax import archives
-from mmfl_jax.models.clip.pretrain import IMAGE_SEED, SMALL, Training, half, train
+from mmfl_jax.models.clip.pretrain import IMAGE_SEED, SMALL, SMALL_SAMPLES, Training, half, train
 from mmfl_jax.models.clip.save import save
 
 
@@ -29,7 +29,7 @@ def main() -> None:
     archive = archives.open(
         options.archive,
         image_size=options.image_size,
-        samples=options.samples or (6000 if generated else None),
+        samples=options.samples or (SMALL_SAMPLES if generated else None),
         seed=IMAGE_SEED,
     )
     classes = [name.strip() for name in options.classes.split(",")] if options.classes else half(archive.class_names)

@@ -42,7 +42,7 @@ def keep(simulation: Simulation, run_dir: Path, personal: np.ndarray | None) -> 
     if arrays:
         part = run_dir / f"{FILE}.part"
         with part.open("wb") as file:
-            np.savez_compressed(file, **arrays)
+            np.savez_compressed(file, allow_pickle=False, **arrays)
         part.replace(run_dir / FILE)
 
 

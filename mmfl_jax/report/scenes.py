@@ -74,7 +74,7 @@ def draw_personal(run: RunRecord) -> Figure | None:
         panel.set(ylim=(0, 1), xlabel="clients, the best first", xlim=(0.3, len(accuracy) + 0.7))
         panel.set_xticks([])
     else:
-        panel.hist(accuracy, bins=np.linspace(0, 1, 41), color="#8aa4bf")
+        panel.hist(accuracy, bins=np.linspace(0, 1, 41).tolist(), color="#8aa4bf")
         panel.axvline(mean, color="#22272e", linestyle=(0, (4, 3)), label=f"mean {mean:.3f}")
         panel.set(xlim=(0, 1), xlabel="accuracy", ylabel="clients")
     answers = _global_accuracy(run)

@@ -43,6 +43,7 @@ CACHE = Path("~/.cache/mmfl_jax/clip")
 VERSION = 1
 # Seed of the demo CLIP's images: no study begins with it, so that none sees images that CLIP was trained on.
 IMAGE_SEED = 7_001
+SMALL_SAMPLES = 6000
 TEMPLATES = (
     "a satellite image of {name}",
     "a satellite photo of {name}",
@@ -134,7 +135,7 @@ def train(
         chosen = order.integers(len(images), size=training.batch_size)
         caption = chosen * len(TEMPLATES) + order.integers(len(TEMPLATES), size=training.batch_size)
         batch = _turned(images[chosen], order), tokens.ids[caption], tokens.end_positions[caption], labels[1][chosen]
-        loss = _step(model, optimizer, *batch)
+        loss = _step(model, optimizer, *map(jnp.asarray, batch))
         if not quiet and (step + 1) % max(1, training.steps // 4) == 0:
             seconds = time.perf_counter() - begin
             print(f"small CLIP: step {step + 1} of {training.steps}, loss {loss:.3f}, {seconds:.0f} s", file=sys.stderr)
@@ -145,7 +146,7 @@ def train(
 def _step(model: CLIP, optimizer: nnx.Optimizer, images: Array, ids: Array, ends: Array, labels: Array) -> Array:
     def loss(model: CLIP) -> Array:
         text = model.text(model.text.embed(ids), ends)
-        return contrastive_loss(model.vision(normalize(images)), text, labels, model.logit_scale[...])
+        return contrastive_loss(model.vision(jnp.asarray(normalize(images))), text, labels, model.logit_scale[...])
 
     value, gradients = nnx.value_and_grad(loss)(model)
     optimizer.update(model, gradients)
@@ -176,7 +177,9 @@ def _captions(archive: Archive, name: str, sample: int) -> list[str]:
     words = {
         word: str(archive.attributes[word][sample]) for word in ("season", "country") if word in archive.attributes
     }
-    words = {"season": "clear", "country": "land"} | words
+    words = {"season": "clear", "country": "land"}
+    for word in words.keys() & archive.attributes.keys():
+        words[word] = str(archive.attributes[word][sample])
     return [template.format(name=name, **words) for template in TEMPLATES]
 
 
@@ -205,7 +208,7 @@ def small_clip(cache: str | Path = CACHE) -> Path:
         return folder
     from mmfl_jax.archives.twin_scenes import TwinScenes
 
-    archive = TwinScenes(6000, image_size=SMALL.image_size, seed=IMAGE_SEED)
+    archive = TwinScenes(SMALL_SAMPLES, image_size=SMALL.image_size, seed=IMAGE_SEED)
     classes = half(archive.class_names)
     print(
         f"training a small CLIP on {len(classes)} of {len(archive.class_names)} classes of the twin, once (two minutes "

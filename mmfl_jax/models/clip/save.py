@@ -59,7 +59,7 @@ def tensors(model: CLIP) -> dict[str, np.ndarray]:
         ours = np.asarray(jax.device_get(value))
         for block, one in enumerate(ours) if "/blocks/" in path else [(0, ours)]:
             names = HUGGING_FACE.sources(path, block)
-            found |= zip(names, np.split(_theirs(path, one, model.config), len(names)))
+            found.update(zip(names, np.split(_theirs(path, one, model.config), len(names))))
     return {name: np.ascontiguousarray(tensor) for name, tensor in found.items()}
 
 
