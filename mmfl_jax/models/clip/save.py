@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +72,7 @@ def _theirs(path: str, ours: np.ndarray, config: CLIPConfig) -> np.ndarray:
     return ours.T if path.endswith("/kernel") else ours
 
 
-def _fields(config: CLIPConfig) -> Mapping[str, Any]:
+def _fields(config: CLIPConfig) -> dict[str, Any]:
     def tower(size: TowerConfig, **others: Any) -> dict[str, Any]:
         return {
             "hidden_size": size.width,
