@@ -23,7 +23,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from mmfl_jax.ops.conv_choice import FORMS, choose
-from mmfl_jax.ops.conv_forms import ConvSpec
+from mmfl_jax.ops.conv_spec import ConvSpec
 from mmfl_jax.ops.convolution import _operation
 
 # name: batch, space, channels, features, kernel, stride

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from jax import lax
 
 from mmfl_jax import ops
-from mmfl_jax.ops import conv_forms
+from mmfl_jax.ops import conv_matmul
 
 NHWC = ("NHWC", "HWIO", "NHWC")
 CASES = {
@@ -109,7 +109,7 @@ def test_any_geometry(size, kernel, strides, padding):
 
 @pytest.mark.parametrize("strides", [(1, 1), (2, 1)])
 def test_rows_in_several_blocks(strides, monkeypatch):
-    monkeypatch.setattr(conv_forms, "_BLOCK_PIXELS", 12)  # rows of 6: blocks of two, and one row left over
+    monkeypatch.setattr(conv_matmul, "_BLOCK_PIXELS", 12)  # rows of 6: blocks of two, and one row left over
     x, w = normal(0, 2, 5 * strides[0], 6, 3), normal(1, 3, 3, 3, 4)
     case = (None, None, strides, "SAME", {})
     results = lambda conv: jax.jit(functools.partial(value_and_gradients, bound(conv, case)))(x, w)

@@ -5,7 +5,8 @@ import os
 
 import jax
 
-from mmfl_jax.ops.conv_forms import ConvSpec, pairs
+from mmfl_jax.ops.conv_direct import pairs
+from mmfl_jax.ops.conv_spec import ConvSpec
 
 FORMS = ("canonical", "im2col", "paired", "rows", "batched", "plain")
 

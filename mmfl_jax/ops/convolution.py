@@ -11,7 +11,8 @@ from jax import Array, lax
 from jax.custom_batching import custom_vmap
 
 from mmfl_jax.ops.conv_choice import choose, forced_form
-from mmfl_jax.ops.conv_forms import KERNELS, ConvSpec, same_axes
+from mmfl_jax.ops.conv_forms import KERNELS
+from mmfl_jax.ops.conv_spec import ConvSpec, same_axes
 
 # Up to this many clients their convolutions are written one after another; more run in a loop, which is 1.4 times
 # slower on CPU (gathering and scattering the clients' arrays) but compiles in the time of one.

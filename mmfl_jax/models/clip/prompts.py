@@ -78,7 +78,7 @@ class PromptLearner(nnx.Module):
         return self.classify(features, self.texts())
 
     def classify(self, features: Array, texts: Array) -> Output:
-        """Return the logits of image features ``[batch, projection]`` by unit texts ``[prompts, classes, projection]``."""
+        """Return logits of features ``[batch, projection]`` by unit texts ``[prompts, classes, projection]``."""
         cosines = jnp.einsum("bd,pcd->pbc", unit(features), texts)
         chosen = cosines.mean(axis=0) if self.branches == MEAN else cosines[self.order.index(self.branches)]
         return Output(jnp.exp(self.logit_scale[...]) * chosen, {}, texts, cosines)

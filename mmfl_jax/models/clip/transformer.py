@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from mmfl_jax.models.clip.config import CLIPConfig, TowerConfig
-from mmfl_jax.ops.conv_forms import same_axes
+from mmfl_jax.ops.conv_spec import same_axes
 
 Array = jax.Array
 normal = nnx.initializers.normal
