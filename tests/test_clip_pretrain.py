@@ -62,7 +62,7 @@ def test_a_saved_clip_is_loaded_as_it_was(tmp_path):
 
 def test_training_learns_classes_and_half_of_them_stay_new(tmp_path):
     archive = archives.open("twinscenes", image_size=16, samples=280)
-    classes = ("beaches dunes sands", "marine waters", "pastures")
+    classes = ("beaches", "marine waters", "pastures")
     model = pretrain.train(archive, classes, TEENY, Training(steps=60, batch_size=32, learning_rate=5e-3))
     samples = np.flatnonzero(np.isin(archive.attribute("class"), classes))
     tokens = clip.tokenize([f"a satellite image of {name}" for name in classes], clip.silent_bytes(), TEENY)

@@ -60,7 +60,7 @@ class TwinScenes(Archive):
     ):
         choose_modalities(modalities, ("rgb",), "the twin's scenes")
         self.name, self.task = "twinscenes", "multiclass"
-        self.class_names = tuple(name.replace(",", "").lower() for name in TOLD_APART)
+        self.class_names = tuple(short(name) for name in TOLD_APART)
         mean, std = 255 * MEAN, 255 * DEVIATION
         self.modalities = {"rgb": ModalitySpec((image_size, image_size, 3), ("red", "green", "blue"), mean, std)}
         self._key = jax.random.key(seed, impl="threefry2x32")
@@ -87,6 +87,11 @@ class TwinScenes(Archive):
 
     def _draw(self, draw: Callable, indices: np.ndarray, *columns: np.ndarray, batch: int) -> tuple[np.ndarray, ...]:
         return draw_batches(functools.partial(draw, self._key), (indices.astype(np.int32), *columns), batch)
+
+
+def short(name: str) -> str:
+    """Return the first of the things that a class is named after, in lower case: a text of few tokens."""
+    return name.split(",")[0].split(" and ")[0].lower()
 
 
 @jax.jit

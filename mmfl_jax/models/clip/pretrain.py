@@ -1,8 +1,9 @@
 """Train a small CLIP from nothing, for demos: contrastively, on images of some classes and captions of their names.
 
-The loss is CLIP's (Radford et al., 2021, arXiv 2103.00020, figure 3), with the images of one class in a batch as
-positives of each other's captions, as in UniCL (Yang et al., CVPR 2022, arXiv 2204.03610): with a dozen classes, most
-batches would else hold the same caption as positive and as negative.
+The loss is CLIP's (Radford et al., 2021, arXiv 2103.00020, figure 3), with all images of one caption in a batch as its
+positives, as in UniCL (Yang et al., CVPR 2022, arXiv 2204.03610): with a dozen classes, every batch would else hold the
+same caption as positive and as negative. The captions of a batch are of one template, so that two of them differ only
+where the images do: in class, season or country.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ Array = jax.Array
 
 SMALL = CLIPConfig(
     TowerConfig(96, 3, 4, 384),
-    TowerConfig(64, 3, 4, 256),
+    TowerConfig(64, 2, 4, 256),
     image_size=32,
     patch_size=8,
     context_length=96,
@@ -49,7 +50,6 @@ TEMPLATES = (
     "a satellite photo of {name}",
     "an aerial view of {name}",
     "{name}",
-    "land seen from above: {name}",
     "{season} image of {name}",
     "{country}, {name}",
     "{season} in {country}, {name}",
@@ -69,8 +69,8 @@ class Training:
       seed: of weights, batches and captions.
     """
 
-    steps: int = 800
-    batch_size: int = 128
+    steps: int = 600
+    batch_size: int = 64
     learning_rate: float = 2e-3
     weight_decay: float = 0.05
     seed: int = 0
@@ -81,18 +81,18 @@ def half(classes: Sequence[str]) -> tuple[str, ...]:
     return tuple(classes[::2])
 
 
-def contrastive_loss(image: Array, text: Array, labels: Array, logit_scale: Array) -> Array:
+def contrastive_loss(image: Array, text: Array, captions: Array, logit_scale: Array) -> Array:
     """Return the mean of the cross-entropies from images to captions and from captions to images.
 
     Args:
       image: features ``[batch, d]``, not of unit length.
       text: features ``[batch, d]`` of their captions.
-      labels: int ``[batch]``; pairs of one label are positives of each other. All different: CLIP's own loss.
+      captions: int ``[batch]``; pairs of one caption are positives of each other. All different: CLIP's own loss.
       logit_scale: logarithm of the factor of the cosines.
     """
     unit = lambda x: x / jnp.linalg.norm(x, axis=-1, keepdims=True)
     logits = jnp.exp(logit_scale) * unit(image) @ unit(text).T
-    positive = (labels[:, None] == labels[None]).astype(jnp.float32)
+    positive = (captions[:, None] == captions[None]).astype(jnp.float32)
     positive /= positive.sum(axis=1, keepdims=True)
     cross_entropy = lambda logits: -(positive * jax.nn.log_softmax(logits)).sum(axis=1).mean()
     return (cross_entropy(logits) + cross_entropy(logits.T)) / 2
@@ -117,9 +117,12 @@ def train(
     Raises:
       UserError: a class that the archive lacks, or images of another size.
     """
-    images, labels = _read(archive, classes, config)
-    captions = [_captions(archive, classes[label], int(sample)) for sample, label in zip(*labels)]
-    tokens = tokenize([caption for group in captions for caption in group], silent_bytes(), config)
+    images, samples, labels = _read(archive, classes, config)
+    texts, captions = np.unique(
+        [_captions(archive, classes[label], int(sample)) for sample, label in zip(samples, labels)], return_inverse=True
+    )
+    captions = captions.reshape(len(images), len(TEMPLATES))
+    tokens = tokenize(texts.tolist(), silent_bytes(), config)
     order = np.random.default_rng(training.seed)
     model = CLIP(config, rngs=nnx.Rngs(training.seed))
     schedule = optax.warmup_cosine_decay_schedule(
@@ -133,8 +136,8 @@ def train(
     begin = time.perf_counter()
     for step in range(training.steps):
         chosen = order.integers(len(images), size=training.batch_size)
-        caption = chosen * len(TEMPLATES) + order.integers(len(TEMPLATES), size=training.batch_size)
-        batch = _turned(images[chosen], order), tokens.ids[caption], tokens.end_positions[caption], labels[1][chosen]
+        caption = captions[chosen, order.integers(len(TEMPLATES))]
+        batch = _turned(images[chosen], order), tokens.ids[caption], tokens.end_positions[caption], caption
         loss = _step(model, optimizer, *map(jnp.asarray, batch))
         if not quiet and (step + 1) % max(1, training.steps // 4) == 0:
             seconds = time.perf_counter() - begin
@@ -143,10 +146,10 @@ def train(
 
 
 @nnx.jit
-def _step(model: CLIP, optimizer: nnx.Optimizer, images: Array, ids: Array, ends: Array, labels: Array) -> Array:
+def _step(model: CLIP, optimizer: nnx.Optimizer, images: Array, ids: Array, ends: Array, captions: Array) -> Array:
     def loss(model: CLIP) -> Array:
         text = model.text(model.text.embed(ids), ends)
-        return contrastive_loss(model.vision(jnp.asarray(normalize(images))), text, labels, model.logit_scale[...])
+        return contrastive_loss(model.vision(jnp.asarray(normalize(images))), text, captions, model.logit_scale[...])
 
     value, gradients = nnx.value_and_grad(loss)(model)
     optimizer.update(model, gradients)
@@ -154,10 +157,8 @@ def _step(model: CLIP, optimizer: nnx.Optimizer, images: Array, ids: Array, ends
     return value
 
 
-def _read(
-    archive: Archive, classes: Sequence[str], config: CLIPConfig
-) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
-    """Return the images of some classes as uint8, and their samples and labels."""
+def _read(archive: Archive, classes: Sequence[str], config: CLIPConfig) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the images of some classes as uint8, their places in the archive, and their places in ``classes``."""
     unknown = [name for name in classes if name not in archive.class_names]
     if unknown:
         raise UserError(f"class {unknown[0]!r}: archive {archive.name} has {', '.join(archive.class_names)}")
@@ -170,7 +171,7 @@ def _read(
     samples = np.flatnonzero(np.isin(archive.labels, numbers))
     labels = np.array([numbers.index(label) for label in archive.labels[samples]])
     parts = [archive.read("rgb", part) for part in np.array_split(samples, -(-len(samples) // 512))]
-    return np.concatenate(parts).astype(np.uint8), (samples, labels)
+    return np.concatenate(parts).astype(np.uint8), samples, labels
 
 
 def _captions(archive: Archive, name: str, sample: int) -> list[str]:
