@@ -42,6 +42,8 @@ NUMBERS = np.array([CLASS_NAMES.index(name) for name in TOLD_APART])
 RED_GREEN_BLUE = [S2_BANDS_12.index(band) for band in ("B04", "B03", "B02")]
 # Reflectance x 10,000 that becomes 255; its square root is shown, or forests and water would be black.
 WHITE = 4000.0
+# Pixels of a side that the cover is measured on.
+COVER_SIZE = 32
 _SCENE = 77
 
 
@@ -65,9 +67,10 @@ class TwinScenes(Archive):
         self.modalities = {"rgb": ModalitySpec((image_size, image_size, 3), ("red", "green", "blue"), mean, std)}
         self._key = jax.random.key(seed, impl="threefry2x32")
         mains = (np.arange(samples) % len(TOLD_APART)).astype(np.int32)
-        self.labels, self._present, self._countries, self._seasons = self._draw(
-            _scenes, np.arange(samples), mains, batch=512
-        )
+        indices = np.arange(samples)
+        self._present, self._countries, self._seasons = self._draw(_scenes, indices, mains, batch=512)
+        (covers,) = self._draw(_covers, indices, self._present, batch=BATCH)
+        self.labels = covers[:, NUMBERS].argmax(axis=1).astype(np.int32)
         self.attributes = {
             "class": np.array(self.class_names)[self.labels],
             "country": np.array(COUNTRIES)[self._countries],
@@ -100,7 +103,18 @@ def _scenes(key: Array, indices: Array, mains: Array) -> tuple[Array, ...]:
     return jax.vmap(draw_scene)(keys, mains)
 
 
-def draw_scene(key: Array, main: Array) -> tuple[Array, Array, Array, Array]:
+@jax.jit
+def _covers(key: Array, indices: Array, present: Array) -> tuple[Array]:
+    """Return ``[n, 19]``, the share of the scene that each class covers."""
+
+    def one(index: Array, present: Array) -> Array:
+        shares, _ = twin_images.draw_place(jax.random.fold_in(key, index), present, COVER_SIZE)
+        return shares.mean((0, 1))
+
+    return (jax.vmap(one)(indices, present),)
+
+
+def draw_scene(key: Array, main: Array) -> tuple[Array, Array, Array]:
     """Draw what one scene shows and where and when it lies.
 
     Args:
@@ -108,8 +122,7 @@ def draw_scene(key: Array, main: Array) -> tuple[Array, Array, Array, Array]:
         main: int, index in ``TOLD_APART``.
 
     Returns:
-        int label, the index of the class with the largest cover; bool [19] the one or two classes there are; int
-        country, by the class's real patches; int season.
+        bool [19], the one or two classes there are; int country, by the class's real patches; int season.
     """
     main_key, country_key, other_key = jax.random.split(jax.random.fold_in(key, _SCENE), 3)
     main = jnp.asarray(NUMBERS)[main]
@@ -121,9 +134,7 @@ def draw_scene(key: Array, main: Array) -> tuple[Array, Array, Array, Array]:
     second = jax.random.categorical(which_key, jnp.where(others, 0.0, -jnp.inf))
     joined = others.any() & jax.random.bernoulli(alone_key)
     present = jnp.zeros(len(CLASS_NAMES), bool).at[second].set(joined).at[main].set(True)
-    shares, _ = twin_images.draw_place(key, present, 32)
-    label = shares.mean((0, 1))[NUMBERS].argmax()
-    return label, present, country, season
+    return present, country, season
 
 
 @functools.cache
