@@ -31,7 +31,7 @@ from mmfl_jax.study import Study
 # Clients trained side by side when --chunk-size is 0, for images and for series. A CPU core is full with one client,
 # and a chunk of one computes nothing for nothing (benchmarks/scaling.py); accelerators want more at once.
 _CHUNK = {("cpu", True): 1, ("cpu", False): 1, ("other", True): 16, ("other", False): 64}
-# A client's step through a text tower keeps some 100 MB for its gradient, whatever its batch.
+# A client's step through ViT-B/32's text tower keeps some 200 MB for its gradient (two prompts, 31 classes).
 _CHUNK_PROMPTS = 8
 # Test samples scored at once: images or series, and vectors, of which a model of texts wants many at once.
 _TEST_BATCH, _TEST_BATCH_VECTORS = 256, 8192

@@ -14,8 +14,10 @@ import optax
 import pytest
 from federations import ragged_federation, simulation
 from flax import nnx
+from PIL import Image
 from test_round import assert_close, reference_state
 
+from mmfl_jax import Simulation, Study
 from mmfl_jax.checkpoint import Checkpoints
 from mmfl_jax.costs import client_bytes, memory
 from mmfl_jax.engine.local import Batch, local_step
@@ -335,6 +337,33 @@ def test_weights_from_a_file(request):
     )
     assert sim.state.params["prompts/shared/tokens"].shape == (2, 24)
     assert sim.state.frozen["names"].shape[0] == 3
+
+
+def test_scenes_are_seen_through_the_features_of_their_images(tmp_path):
+    rng = np.random.default_rng(0)
+    for i, name in enumerate(NAMES):
+        (tmp_path / "scenes" / name).mkdir(parents=True)
+        for number in range(8):
+            pixels = rng.integers(60 * i, 60 * i + 100, (64, 64, 3)).astype(np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "scenes" / name / f"{number}.png")
+    study = Study(
+        archive=f"scenes:{tmp_path / 'scenes'}",
+        algorithm="linear",
+        clip="tiny",
+        partition="iid",
+        clients=3,
+        rounds=1,
+        feature_cache=str(tmp_path / "cache"),
+    )
+    sim = Simulation(study)
+    archive = sim.federation.archive
+    assert archive.modalities["rgb"].shape == (64,)
+    assert archive.class_names == NAMES
+    images, _, _ = clip.read_images(archive.attributes["file"].tolist(), 64)
+    expected = nnx.jit(lambda model: model.vision(clip.normalize(jnp.asarray(images))))(tiny())
+    everything = np.arange(len(archive))
+    np.testing.assert_allclose(sim.normalizer.read(archive, "rgb", everything), expected, atol=1e-4)
+    assert sim.run()["personal"]["clients"] == 3
 
 
 @pytest.mark.parametrize(

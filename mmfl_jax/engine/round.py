@@ -69,7 +69,7 @@ def finite(local: Local) -> Array:
     # integers, for on CPU the same reduction of floats took as long as a step of a small model.
     bits = lambda x: jax.lax.bitcast_convert_type(jnp.abs(x.astype(jnp.float32)), jnp.int32)
     peaks = [bits(x).max(initial=0) for x in jax.tree.leaves((local.params, local.stats))]
-    return functools.reduce(jnp.maximum, peaks) < _INFINITY
+    return functools.reduce(jnp.maximum, peaks, jnp.int32(0)) < _INFINITY  # a client may train nothing at all
 
 
 def add_update(program: Program, group: int, state: ServerState, sums: Sums, local: Local, weight: Array) -> Sums:
