@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import functools
-import warnings
+import json
+import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax.numpy as jnp
 from flax import nnx
 
-from mmfl_jax.algorithms import Entry
+from mmfl_jax.algorithms import Entry, find
 from mmfl_jax.archives.base import Archive
 from mmfl_jax.errors import UserError
 from mmfl_jax.models import clip
 from mmfl_jax.models.clip.prompts import MEAN, SHARED, LinearHead, PromptLearner, ZeroShot
+from mmfl_jax.models.variables import values
 from mmfl_jax.study import Study
 
 DTYPES = {"float32": None, "bfloat16": jnp.dtype(jnp.bfloat16)}
-# CLIP of random weights, for trials.
-TINY = "tiny"
+# CLIP of random weights, for trials; and the one that is trained here, on half of the twin's scene classes.
+TINY, SMALL = "tiny", "small"
 
 
 def check(study: Study, entry: Entry) -> None:
@@ -33,7 +36,8 @@ def check(study: Study, entry: Entry) -> None:
         )
     if entry.design == "prompts" and not study.clip:
         raise UserError(
-            f"--algorithm {study.algorithm} needs --clip, the file or folder of CLIP's weights ({TINY}: random ones)"
+            f"--algorithm {study.algorithm} needs --clip, the file or folder of CLIP's weights ({TINY}: random ones, "
+            f"{SMALL}: a small CLIP trained here)"
         )
 
 
@@ -49,16 +53,40 @@ def clip_of(study: Study) -> clip.CLIP:
 @functools.lru_cache(maxsize=1)
 def _load(path: str, precision: str) -> clip.CLIP:
     dtype = DTYPES[precision]
-    return clip.CLIP(clip.TINY, dtype, rngs=nnx.Rngs(0)) if path == TINY else clip.load(path, dtype=dtype)
+    return clip.CLIP(clip.TINY, dtype, rngs=nnx.Rngs(0)) if path == TINY else clip.load(_folder(path), dtype=dtype)
+
+
+def _folder(path: str) -> Path:
+    if path != SMALL:
+        return Path(path)
+    from mmfl_jax.models.clip.pretrain import small_clip
+
+    return small_clip()
+
+
+def facts(study: Study) -> dict[str, Any]:
+    """Return the sizes of a study's CLIP, for its summary; empty where it has none.
+
+    ``trained_classes`` is there where the weights' ``config.json`` tells what a small CLIP was trained on.
+    """
+    if not (find(study.algorithm).on_features and study.clip):
+        return {}
+    model = clip_of(study)
+    config = model.config
+    sizes = {
+        "parameters": sum(math.prod(value.shape) for value in values(model)[0].values()),
+        "text_width": config.text.width,
+        "projection": config.projection,
+        "image_size": config.image_size,
+    }
+    path = Path() if study.clip == TINY else _folder(study.clip)
+    beside = (path if path.is_dir() else path.parent) / "config.json"
+    told = json.loads(beside.read_text(encoding="utf-8")) if study.clip != TINY and beside.is_file() else {}
+    return sizes | {name: told[name] for name in ("trained_classes",) if name in told}
 
 
 def _tokenizer(study: Study) -> clip.Tokenizer:
-    if study.clip != TINY:
-        path = Path(study.clip)
-        return clip.BPETokenizer(path if path.is_dir() else path.parent)
-    with warnings.catch_warnings():  # whoever asks for random weights knows that bytes are no words
-        warnings.simplefilter("ignore")
-        return clip.ByteTokenizer()
+    return clip.silent_bytes() if study.clip == TINY else clip.read_tokenizer(_folder(study.clip))
 
 
 def as_features(study: Study, archive: Archive, model: clip.CLIP) -> Archive:

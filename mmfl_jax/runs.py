@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 
+from mmfl_jax import build_clip
 from mmfl_jax.checkpoint import Checkpoints
 from mmfl_jax.errors import UserError
 from mmfl_jax.evaluation import personal
+from mmfl_jax.report import predictions
 from mmfl_jax.report.terminal import RoundProgress
 from mmfl_jax.run_directory import CONFIG, SUMMARY, Writer, check_same_federation, write_whole
 from mmfl_jax.study import Study
@@ -196,6 +198,9 @@ class _Loop:
         accuracy = simulation.evaluate_personal()
         if accuracy is not None:
             summary["personal"] = personal.summarize(accuracy)
+            summary["clip"] = build_clip.facts(simulation.study)
+        if self.writer.run_dir is not None:
+            predictions.keep(simulation, self.writer.run_dir, accuracy)
         if simulation.study.evaluate_clients:
             summary["clients"] = simulation.evaluate_clients()
         return summary

@@ -22,6 +22,7 @@ from mmfl_jax.engine.round import client_mesh
 from mmfl_jax.engine.state import ServerState, digest
 from mmfl_jax.errors import UserError
 from mmfl_jax.evaluation import Evaluator, personal
+from mmfl_jax.evaluation.evaluate import set_name
 from mmfl_jax.evaluation.metrics import most_frequent_baseline
 from mmfl_jax.federation import Federation
 from mmfl_jax.federation.federation import label_counts
@@ -178,6 +179,12 @@ class Simulation:
                 self._evaluator = self._evaluator_of(test, min(batch, len(test)))
             evaluator = self._evaluator
         return evaluator.evaluate(*self.program.evaluation_variables(self.state), self.state.frozen)
+
+    def predict(self, samples: np.ndarray) -> np.ndarray:
+        """Return the global model's probabilities of samples with all their modalities, ``[n, classes]``."""
+        evaluator = self._evaluator_of(samples, min(_TEST_BATCH, len(samples)))
+        found = evaluator.probabilities(*self.program.evaluation_variables(self.state), self.state.frozen)
+        return found[set_name(tuple(self.federation.archive.modalities))]
 
     def _evaluator_of(self, samples: np.ndarray, batch_size: int, group: int | None = None) -> Evaluator:
         """Return what scores the server's model, or that of a group's clients on what they hold."""

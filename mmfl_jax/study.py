@@ -23,7 +23,7 @@ class Study:
 
     # Data
     archive: str = "twin"
-    """Archive: twin, bigearthnet:DIR or arrays:FILE.npz."""
+    """Archive: twin, twinscenes, bigearthnet:DIR, scenes:DIR or arrays:FILE.npz."""
     modalities: str = ""
     """Modalities to use, such as s1,s2; empty for all of the archive."""
     image_size: int = 0
@@ -101,7 +101,7 @@ class Study:
 
     # Prompts on a frozen CLIP
     clip: str = ""
-    """CLIP's weights: a .safetensors file or the folder with it and tokenizer.json; tiny for random ones."""
+    """CLIP's weights: a .safetensors file, or its folder; small: trained here, once; tiny: random."""
     prompt_tokens: int = 4
     """Tokens of a prompt."""
     prompt_branches: str = "mean"

@@ -61,10 +61,11 @@ def open(
     """Open an archive by its short reference.
 
     Args:
-        reference: ``twin``, ``bigearthnet:DIR``, ``scenes:DIR``, ``arrays:FILE.npz``, or a kind that was registered.
+        reference: ``twin``, ``twinscenes``, ``bigearthnet:DIR``, ``scenes:DIR``, ``arrays:FILE.npz``, or a
+            kind that was registered.
         modalities: which to read, in which order; all by default.
         image_size: height and width to bring images to; their own by default.
-        samples: for the twin how many to make (4,000 by default), else at most so many, drawn at random.
+        samples: for the twin how many to make (4,000 by default, 2,000 scenes), else at most so many, drawn at random.
         bands: of Sentinel-2: 10, or 12 with the two of 60 m.
         resampling: ``bilinear`` or ``nearest``, for bands coarser than the image.
         seed: of the twin's images and of the drawn samples.
@@ -96,6 +97,20 @@ def _open_twin(location: str, options: OpenOptions) -> Archive:
         modalities=options.modalities,
         image_size=options.image_size or 120,
         bands=options.bands,
+        seed=options.seed,
+    )
+
+
+@register("twinscenes", "twinscenes  RGB scenes of the twin, one class each, made on the fly")
+def _open_twin_scenes(location: str, options: OpenOptions) -> Archive:
+    from mmfl_jax.archives.twin_scenes import TwinScenes
+
+    if location:
+        raise UserError(f"twinscenes:{location}: the twin has no location; write twinscenes, and its size as options")
+    return TwinScenes(
+        samples=2000 if options.samples is None else options.samples,
+        modalities=options.modalities,
+        image_size=options.image_size or 32,
         seed=options.seed,
     )
 

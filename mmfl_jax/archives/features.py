@@ -47,11 +47,11 @@ def encode_images(
     times of change, in order; a broken-off computation goes on after its last block of 512 images.
 
     Args:
-        archive: with images of the model's size and an attribute ``file``, as ``scenes:DIR`` has.
+        archive: with images of the model's size; features are cached where it has an attribute ``file``.
         model: its vision tower is used, as it is.
         modality: of raw red, green and blue, 0 to 255.
         batch_size: images encoded at once; memory does not grow beyond two such batches.
-        cache: folder; None neither reads nor writes features.
+        cache: folder; None neither reads nor writes features, nor does an archive without files.
         quiet: show no progress.
 
     Returns:
@@ -71,7 +71,7 @@ def encode_images(
     if batch_size < 1:
         raise UserError(f"batch_size {batch_size}: at least 1 is needed")
     missing = np.full((len(archive), model.config.projection), np.nan, np.float32)
-    if cache is None:
+    if cache is None or "file" not in archive.attributes:
         return _encode(missing, archive, model, modality, batch_size, None, quiet)
     blocks = Path(cache).expanduser() / _key(archive, model, modality)
     whole = blocks.with_suffix(".npz")
@@ -89,7 +89,7 @@ class FeatureArchive(Archive):
     """Show an archive with its images' features, vectors [projection], in place of the images.
 
     Args:
-        archive: gives labels, attributes and splits.
+        archive: gives labels, attributes and splits; kept as ``images``.
         features: float32 [samples, projection]; samples with NaN are left out with a warning.
         modality: name of the only modality.
 
@@ -109,6 +109,7 @@ class FeatureArchive(Archive):
                 stacklevel=2,
             )
             archive, features = Subset(archive, np.flatnonzero(there)), features[there]
+        self.images = archive
         self.name, self.task, self.class_names = archive.name, archive.task, archive.class_names
         self.labels, self.attributes, self.splits = archive.labels, archive.attributes, archive.splits
         self.notes = archive.notes | notes

@@ -77,17 +77,30 @@ class Twin(Archive):
         return images if known == wanted else images[..., [known.index(channel) for channel in wanted]]
 
     def _draw(self, draw: Callable, indices: np.ndarray, *columns: np.ndarray, batch: int) -> tuple[np.ndarray, ...]:
-        """Call ``draw`` on batches of one fixed size, the last filled up with repeats, and join what it returns."""
         columns = (indices.astype(np.int32), self._countries[indices], *columns)
+        return draw_batches(functools.partial(draw, self._key), columns, batch)
 
-        def part(start: int) -> tuple[np.ndarray, ...]:
-            places = np.minimum(np.arange(start, start + batch), len(indices) - 1)
-            return jax.device_get(draw(self._key, *(column[places] for column in columns)))
 
-        # One batch keeps about one core busy. The first goes ahead, so that threads do not compile at the same time.
-        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-            parts = [part(0), *pool.map(part, range(batch, len(indices), batch))]
-        return tuple(np.concatenate(pieces)[: len(indices)] for pieces in zip(*parts, strict=True))
+def draw_batches(
+    draw: Callable[..., tuple[Array, ...]], columns: tuple[np.ndarray, ...], batch: int
+) -> tuple[np.ndarray, ...]:
+    """Call ``draw`` on batches of one fixed size, the last filled up with repeats, and join what it returns.
+
+    Args:
+        draw: takes a batch of every column.
+        columns: each ``[n, ...]``.
+        batch: rows drawn at once: one size, so one compilation.
+    """
+    rows = len(columns[0])
+
+    def part(start: int) -> tuple[np.ndarray, ...]:
+        places = np.minimum(np.arange(start, start + batch), rows - 1)
+        return jax.device_get(draw(*(column[places] for column in columns)))
+
+    # One batch keeps about one core busy. The first goes ahead, so that threads do not compile at the same time.
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        parts = [part(0), *pool.map(part, range(batch, rows, batch))]
+    return tuple(np.concatenate(pieces)[:rows] for pieces in zip(*parts, strict=True))
 
 
 @jax.jit

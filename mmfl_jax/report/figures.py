@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,23 +48,22 @@ _STYLE: Any = {
 MAX_CLASSES, MAX_NAMED_CLIENTS = 60, 40
 
 
-def draw_figures(run: RunRecord, folder: Path) -> dict[str, Path]:
+def draw_figures(
+    run: RunRecord, folder: Path, drawings: Mapping[str, Callable[[RunRecord], Figure | None]] | None = None
+) -> dict[str, Path]:
     """Write every figure that the run has data for as a PNG file.
 
     Args:
       run: the run.
       folder: where to write; made if it is not there.
+      drawings: by name; by default ``scores``, ``losses``, ``classes``, ``clients`` and ``cost``.
 
     Returns:
-      The files by name: ``scores``, ``losses``, ``classes``, ``clients``, ``cost``, in this order.
+      The files by name.
     """
-    drawings: dict[str, Callable[[RunRecord], Figure | None]] = {
-        "scores": draw_scores,
-        "losses": draw_losses,
-        "classes": draw_classes,
-        "clients": draw_clients,
-        "cost": draw_cost,
-    }
+    if drawings is None:
+        known = (draw_scores, draw_losses, draw_classes, draw_clients, draw_cost)
+        drawings = {draw.__name__.removeprefix("draw_"): draw for draw in known}
     folder.mkdir(parents=True, exist_ok=True)
     files = {}
     for name, draw in drawings.items():

@@ -29,6 +29,10 @@ _CAPTIONS = {
     "scores": "Scores of the global model on the test set, for each set of modalities it may see.",
     "losses": "Loss of the clients' training, averaged over each round.",
     "classes": "F1 by class on the test set, the most frequent class first, in brackets the test samples that have it.",
+    "scenes": "Scenes of the test set: what each is and, where it is not that, what the global model takes it for.",
+    "personal": "Accuracy of each client's own model on test samples of the classes it has, in its own shares.",
+    "bytes": "What a client sends in a round, by what is trained: of this run's CLIP, and of the published ViT-B/32. "
+    "It receives as much. Each number has 4 bytes.",
     "cost": "Left: what the traffic of all clients bought. Right: time of each round.",
 }
 _BASELINE = {
@@ -52,9 +56,10 @@ def write_report(run_dir: Path) -> Path:
       UserError: if it is not a run directory, or a file in it is damaged.
     """
     from mmfl_jax.report.figures import draw_figures
+    from mmfl_jax.report.scenes import draw_scene_figures
 
     run = read_run(run_dir)
-    figures = draw_figures(run, run.path / "figures")
+    figures = draw_figures(run, run.path / "figures") | draw_scene_figures(run, run.path / "figures")
     page = run.path / "report.html"
     # Replaced in one step: somebody may be reading the page of a run that is still going.
     fresh = run.path / "report.html.new"
@@ -72,6 +77,7 @@ def render_page(run: RunRecord, figures: Mapping[str, Path]) -> str:
     """
     captions = {name: text + (_BASELINE.get(name, "") if run.baseline else "") for name, text in _CAPTIONS.items()}
     captions["clients"] = _clients_caption(run)
+    captions["scenes"] += _new_classes(run)
 
     def figure(name: str, otherwise: str = "") -> str:
         return _figure(figures[name], captions[name]) if name in figures else f"<p>{otherwise}</p>" if otherwise else ""
@@ -81,11 +87,13 @@ def render_page(run: RunRecord, figures: Mapping[str, Path]) -> str:
         "Scores by round": figure("scores", "No evaluation yet."),
         "Training loss": figure("losses", "No round has ended yet."),
         "Classes": figure("classes", "Scores by class appear when the run has ended.") + _class_table(run),
-        "Clients": figure("clients", "This federation has no clients."),
-        "Bytes and time": _cost_table(run) + figure("cost"),
+        "Scenes": figure("scenes"),
+        "Clients": figure("clients", "This federation has no clients.") + figure("personal") + _personal_table(run),
+        "Bytes and time": _cost_table(run) + figure("cost") + figure("bytes"),
         "Configuration": _configuration(run),
     }
-    body = "".join(f"<section><h2>{_text(title)}</h2>{content}</section>" for title, content in sections.items())
+    shown = {title: content for title, content in sections.items() if content or title != "Scenes"}
+    body = "".join(f"<section><h2>{_text(title)}</h2>{content}</section>" for title, content in shown.items())
     style = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
@@ -213,6 +221,19 @@ def _clients_caption(run: RunRecord) -> str:
         f"{which}, {count_text(min(sizes))} to {count_text(max(sizes))} samples each (median "
         f"{count_text(statistics.median(sizes))}): {holders}."
     )
+
+
+def _personal_table(run: RunRecord) -> str:
+    personal = run.summary.get("personal") or {}
+    labels = {"mean": "Mean", "std": "Deviation", "p10": "10th percentile", "worst": "Worst"}
+    rows = [(label, score_text(personal.get(name))) for name, label in labels.items() if is_number(personal.get(name))]
+    return f"<h3>Accuracy of the clients' own models</h3>{_table([], rows, 'numbers facts')}" if rows else ""
+
+
+def _new_classes(run: RunRecord) -> str:
+    trained = (run.summary.get("clip") or {}).get("trained_classes") or []
+    new = [name for name in run.federation["class_names"] if name not in trained]
+    return f" New to this CLIP, which was trained here on the others: {', '.join(new)}." if trained and new else ""
 
 
 def _cost_table(run: RunRecord) -> str:

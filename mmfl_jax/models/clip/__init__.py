@@ -2,7 +2,16 @@
 
 from mmfl_jax.models.clip.config import TINY, VIT_B_16, VIT_B_32, CLIPConfig, TowerConfig, read_config
 from mmfl_jax.models.clip.images import normalize, prepare, read_images
-from mmfl_jax.models.clip.tokenizer import BPETokenizer, ByteTokenizer, Tokenizer, Tokens, tokenize
+from mmfl_jax.models.clip.save import save
+from mmfl_jax.models.clip.tokenizer import (
+    BPETokenizer,
+    ByteTokenizer,
+    Tokenizer,
+    Tokens,
+    read_tokenizer,
+    silent_bytes,
+    tokenize,
+)
 from mmfl_jax.models.clip.towers import CLIP, TextTower, VisionTower
 from mmfl_jax.models.clip.weights import build, load, read_safetensors
 
@@ -26,5 +35,8 @@ __all__ = [
     "read_config",
     "read_images",
     "read_safetensors",
+    "read_tokenizer",
+    "save",
+    "silent_bytes",
     "tokenize",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 import warnings
 from collections.abc import Sequence
@@ -14,6 +15,8 @@ import numpy as np
 from mmfl_jax.errors import UserError
 from mmfl_jax.models.clip.config import CLIPConfig
 
+# Of config.json: which tokenizer the weights were trained with, where it is not the tokenizer.json beside them.
+FIELD, BYTES = "tokenizer", "bytes"
 START, END = "<|startoftext|>", "<|endoftext|>"
 
 
@@ -92,6 +95,29 @@ class ByteTokenizer:
     def encode(self, text: str) -> list[int]:
         """Return the UTF-8 bytes of a text, in lower case and with single spaces."""
         return list(re.sub(r"\s+", " ", text).strip().lower().encode())
+
+
+def read_tokenizer(path: str | Path) -> Tokenizer:
+    """Return the tokenizer of weights: bytes where the ``config.json`` beside them says so, else ``tokenizer.json``.
+
+    Args:
+      path: of the weights' file or folder.
+
+    Raises:
+      UserError: as ``BPETokenizer``.
+    """
+    folder = Path(path) if Path(path).is_dir() else Path(path).parent
+    config = folder / "config.json"
+    if config.is_file() and json.loads(config.read_text(encoding="utf-8")).get(FIELD) == BYTES:
+        return silent_bytes()
+    return BPETokenizer(folder)
+
+
+def silent_bytes() -> ByteTokenizer:
+    """Return the byte tokenizer without its warning: for weights that were trained with it, or are random."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return ByteTokenizer()
 
 
 def tokenize(texts: Sequence[str], tokenizer: Tokenizer, config: CLIPConfig, reserved: int = 0) -> Tokens:

@@ -1,0 +1,61 @@
+"""What FedRSCLIP's prompts and constraints bring: the demo for every algorithm and ablation, over seeds.
+
+Command: python experiments/fedrsclip.py runs/fedrsclip
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from mmfl_jax import Study
+from mmfl_jax.study import load_study
+
+VARIANTS = {
+    "zero-shot": {"algorithm": "clip", "rounds": 0},
+    "linear": {"algorithm": "linear"},
+    "PromptFL": {"algorithm": "promptfl"},
+    "local prompts": {"algorithm": "local-prompts"},
+    "FedRSCLIP": {},
+    "without PACL": {"pacl_weight": 0.0},
+    "without CMFAC": {"cmfac_weight": 0.0},
+    "without both": {"pacl_weight": 0.0, "cmfac_weight": 0.0},
+}
+
+
+def studies(seeds: int = 3, base: Study | None = None) -> list[Study]:
+    """Return the demo for every variant and seed, or another base study."""
+    base = base or load_study(str(Path(__file__).with_name("fedrsclip_demo.py")))
+    base = base.replace(evaluate_every=base.rounds, checkpoint_every=base.rounds)
+    return [
+        base.replace(name=f"{name.replace(' ', '-')}-seed{seed}", seed=seed, **changes)
+        for seed in range(seeds)
+        for name, changes in VARIANTS.items()
+    ]
+
+
+def table(output: Path, seeds: int) -> Table:
+    """Return mean and deviation over seeds of what the runs in ``output`` scored."""
+    head = Table("", "global accuracy", "personal mean", "personal worst", "bytes up", title=f"{seeds} seeds")
+    for name in VARIANTS:
+        paths = [output / f"{name.replace(' ', '-')}-seed{seed}" / "summary.json" for seed in range(seeds)]
+        found = [json.loads(path.read_text()) for path in paths]
+        columns = [
+            [summary["evaluation"]["rgb"]["accuracy"] for summary in found],
+            [summary["personal"]["mean"] for summary in found],
+            [summary["personal"]["worst"] for summary in found],
+        ]
+        sent = found[0]["communication"]["bytes_up_per_client"]
+        head.add_row(name, *(f"{np.mean(c):.3f} ±{np.std(c):.3f}" for c in columns), f"{sent:,.0f}")
+    return head
+
+
+if __name__ == "__main__":
+    from sweep import sweep
+
+    output, seeds = Path(sys.argv[1]), 3
+    sweep(studies(seeds), output)
+    Console().print(table(output, seeds))

@@ -1,0 +1,25 @@
+"""FedRSCLIP on UC Merced: 2,100 scenes of 21 classes, 10 clients with skewed classes, CLIP ViT-B/32.
+
+Command: mmfl-jax run fedrsclip_ucmerced --archive scenes:UCMerced_LandUse --clip clip-vit-base-patch32
+  The first is the archive as published, a folder a class; the second a folder with model.safetensors, config.json and
+  tokenizer.json of CLIP ViT-B/32. Image features are computed at the first run and kept.
+Result: not measured, neither archive nor weights were at hand
+"""
+
+from mmfl_jax import Study
+
+study = Study(
+    name="fedrsclip_ucmerced",
+    archive="scenes:UCMerced_LandUse",
+    clip="clip-vit-base-patch32",
+    algorithm="fedrsclip",
+    partition="dirichlet:0.3",
+    clients=10,
+    test_split="0.2",
+    rounds=50,
+    local_epochs=1,
+    batch_size=32,
+    client_learning_rate=2e-3,
+    learning_rate_schedule="cosine",
+    evaluate_every=5,
+)

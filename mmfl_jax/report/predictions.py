@@ -1,0 +1,87 @@
+"""Keep what the report shows beyond scores: some test scenes with the model's answers, and each client's accuracy."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mmfl_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from mmfl_jax.archives.base import Archive
+    from mmfl_jax.simulation import Simulation
+
+FILE = "predictions.npz"
+SHOWN = 24
+# Pixels of a side at least that a scene keeps: the page shows it as a thumbnail.
+_SIDE = 96
+
+
+def keep(simulation: Simulation, run_dir: Path, personal: np.ndarray | None) -> None:
+    """Write ``predictions.npz``: of some test scenes the image, the class and the global model's answer; by client.
+
+    Writes nothing where there is nothing to show: no red, green and blue images with one class each.
+
+    Args:
+      simulation: after its last round.
+      run_dir: of the run.
+      personal: accuracy of each client's own model, ``[clients]``, where it is known.
+    """
+    archive = simulation.federation.archive
+    source = _images(archive)
+    arrays: dict[str, np.ndarray] = {} if personal is None else {"personal": personal.astype(np.float32)}
+    if source is not None:
+        modality = next(iter(source.modalities))
+        samples = spread(simulation.federation.test, archive.labels, SHOWN)
+        arrays["images"] = _thumbnails(source.read(modality, samples))
+        arrays["labels"] = archive.labels[samples]
+        arrays["answers"] = simulation.predict(samples).argmax(axis=-1)
+    if arrays:
+        part = run_dir / f"{FILE}.part"
+        with part.open("wb") as file:
+            np.savez_compressed(file, allow_pickle=False, **arrays)
+        part.replace(run_dir / FILE)
+
+
+def load(run_dir: Path) -> dict[str, np.ndarray]:
+    """Return what :func:`keep` wrote, empty where there is nothing.
+
+    Raises:
+      UserError: for a damaged file.
+    """
+    path = run_dir / FILE
+    if not path.is_file():
+        return {}
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path}: damaged ({error}); delete it, and the report leaves scenes out") from error
+
+
+def spread(samples: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:
+    """Return at most ``count`` samples with the classes in turn, in the order of the classes."""
+    order = np.random.default_rng(0).permutation(samples)
+    order = order[np.argsort(labels[order], kind="stable")]
+    _, starts, counts = np.unique(labels[order], return_index=True, return_counts=True)
+    rank = np.arange(len(order)) - np.repeat(starts, counts)  # within the class: the first of all classes come first
+    return order[np.sort(np.argsort(rank, kind="stable")[:count])]
+
+
+def _images(archive: Archive) -> Archive | None:
+    """Return the archive with the images of ``archive``'s samples, in the same order, if it has any to show."""
+    source: Archive = getattr(archive, "images", archive)
+    shapes = [spec.shape for spec in source.modalities.values()]
+    is_scene = archive.task == "multiclass" and len(shapes) == 1 and len(shapes[0]) == 3 and shapes[0][-1] == 3
+    return source if is_scene else None
+
+
+def _thumbnails(images: np.ndarray) -> np.ndarray:
+    """Return uint8 images of fewer pixels, each the mean of a square of them."""
+    step = max(1, images.shape[1] // _SIDE)
+    side = images.shape[1] // step
+    cut = images[:, : side * step, : side * step].reshape(len(images), side, step, side, step, 3)
+    return np.clip(np.round(cut.mean(axis=(2, 4))), 0, 255).astype(np.uint8)
