@@ -14,6 +14,7 @@ workload is a row with the reason. Exit code 1 says that a peer computed somethi
 """
 
 import argparse
+import contextlib
 import dataclasses
 import datetime
 import json
@@ -135,8 +136,9 @@ class Worker:
         """Run a round."""
         assert self.process.stdin is not None
         begin = time.perf_counter()
-        self.process.stdin.write("run\n")
-        self.process.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):  # its last words are read below
+            self.process.stdin.write("run\n")
+            self.process.stdin.flush()
         said = self._line()
         self.taken += time.perf_counter() - begin
         if "error" in said:
@@ -271,6 +273,8 @@ def main() -> None:
     parser.add_argument("--output", type=pathlib.Path, default=None, help="append the rows to this file")
     args = parser.parse_args()
     allowed = sorted(os.sched_getaffinity(0))
+    if args.turns < 1:
+        parser.error(f"--turns {args.turns}: at least 1")
     if not 0 < args.cores <= len(allowed):
         parser.error(f"--cores {args.cores}: this process may use {len(allowed)}")
     os.sched_setaffinity(0, allowed[: args.cores])  # the workers inherit it
@@ -278,13 +282,14 @@ def main() -> None:
     for name in args.workload:
         work = workloads.workload(name, args.clients, args.steps)
         sizes = {"clients": work.clients, "steps": work.steps, "batch": work.batch}
-        for found in measure(work, args):
-            rows.append({"workload": name, **sizes, **found, **common})
-            print(json.dumps(rows[-1]), flush=True)
+        new = [{"workload": name, **sizes, **found, **common} for found in measure(work, args)]
+        lines = [json.dumps(row) for row in new]
+        print(*lines, sep="\n", flush=True)
+        if args.output:
+            with args.output.open("a") as file:
+                file.writelines(line + "\n" for line in lines)
+        rows += new
     print_table(rows)
-    if args.output:
-        with args.output.open("a") as file:
-            file.writelines(json.dumps(line) + "\n" for line in rows)
     if any(line.get("same") is False for line in rows):
         sys.exit("a peer's update differs from the engine's: its time says nothing")
 

@@ -4,14 +4,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mmfl_jax import algorithms, archives, models, report
+    from mmfl_jax import algorithms, archives, models, ops, report
     from mmfl_jax.errors import UserError
     from mmfl_jax.federation import Federation
     from mmfl_jax.simulation import Simulation
     from mmfl_jax.study import Study
 
 __version__ = "0.1.0"
-__all__ = ["Federation", "Simulation", "Study", "UserError", "algorithms", "archives", "models", "report"]
+__all__ = ["Federation", "Simulation", "Study", "UserError", "algorithms", "archives", "models", "ops", "report"]
 
 _HOMES = {
     "Federation": "mmfl_jax.federation",

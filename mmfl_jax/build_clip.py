@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +16,7 @@ from mmfl_jax.archives.base import Archive
 from mmfl_jax.errors import UserError
 from mmfl_jax.models import clip
 from mmfl_jax.models.clip.prompts import MEAN, SHARED, LinearHead, PromptLearner, ZeroShot
+from mmfl_jax.models.clip.tokenizer import read_fields
 from mmfl_jax.models.variables import values
 from mmfl_jax.study import Study
 
@@ -81,7 +81,7 @@ def facts(study: Study) -> dict[str, Any]:
     }
     path = Path() if study.clip == TINY else _folder(study.clip)
     beside = (path if path.is_dir() else path.parent) / "config.json"
-    told = json.loads(beside.read_text(encoding="utf-8")) if study.clip != TINY and beside.is_file() else {}
+    told = read_fields(beside) if study.clip != TINY and beside.is_file() else {}
     return sizes | {name: told[name] for name in ("trained_classes",) if name in told}
 
 
@@ -105,6 +105,8 @@ def feature_length(study: Study, archive: Archive) -> int:
       UserError: for several modalities, images, or more than one class a sample.
     """
     shapes = {m: spec.shape for m, spec in archive.modalities.items()}
+    if not study.clip and any(len(shape) == 3 for shape in shapes.values()):
+        raise UserError(f"--algorithm {study.algorithm} on images needs --clip, the weights that make features of them")
     if len(shapes) != 1 or any(len(shape) != 1 for shape in shapes.values()):
         raise UserError(
             f"--algorithm {study.algorithm} needs one modality of image features, archive {archive.name} has {shapes}; "

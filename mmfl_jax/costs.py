@@ -90,7 +90,8 @@ def _count(closed: Any) -> float:
 def _count_once(closed: Any) -> float:
     function = jax.jit(jax.extend.core.jaxpr_as_fun(closed))
     analysis = function.lower(*map(shape_of, closed.in_avals)).cost_analysis()
-    return float((analysis or {}).get("flops", math.nan))
+    # XLA leaves the key out where there is nothing to count.
+    return math.nan if analysis is None else float(analysis.get("flops", 0.0))
 
 
 def _scans(jaxpr: Any) -> Iterator[tuple[Any, int]]:

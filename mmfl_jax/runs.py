@@ -198,7 +198,7 @@ class _Loop:
         accuracy = simulation.evaluate_personal()
         if accuracy is not None:
             summary["personal"] = personal.summarize(accuracy)
-            summary["clip"] = build_clip.facts(simulation.study)
+            summary["clip"] = build_clip.facts(simulation.study) if simulation.own_model else {}
         if self.writer.run_dir is not None:
             predictions.keep(simulation, self.writer.run_dir, accuracy)
         if simulation.study.evaluate_clients:

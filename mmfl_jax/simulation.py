@@ -28,9 +28,9 @@ from mmfl_jax.federation import Federation
 from mmfl_jax.federation.federation import label_counts
 from mmfl_jax.study import Study
 
-# Clients trained side by side when --chunk-size is 0, for images and for series. A CPU core is full with one client,
-# and a chunk of one computes nothing for nothing (benchmarks/scaling.py); accelerators want more at once.
-_CHUNK = {("cpu", True): 1, ("cpu", False): 1, ("other", True): 16, ("other", False): 64}
+# Clients an accelerator trains side by side when --chunk-size is 0, by whether they have images. A CPU core is full
+# with one client, and a chunk of one computes nothing for nothing (benchmarks/scaling.py).
+_CHUNK = {True: 16, False: 64}
 # A client's step through ViT-B/32's text tower keeps some 200 MB for its gradient (two prompts, 31 classes).
 _CHUNK_PROMPTS = 8
 # Test samples scored at once: images or series, and vectors, of which a model of texts wants many at once.
@@ -54,6 +54,7 @@ class Simulation:
         self.study = study
         self.federation = federation or open_federation(study)
         self._on_features = find(study.algorithm).on_features
+        self.own_model = make_model is None
         self.program, make = program_of(study, self.federation, make_model)
         self._place_on_devices()
         self.state = self._initial_state(make)
@@ -101,10 +102,11 @@ class Simulation:
         sizes = []
         for group in groups:
             specs = [self.federation.archive.modalities[m].shape for m in group.modalities]
-            platform = "cpu" if jax.default_backend() == "cpu" else "other"
-            auto = _CHUNK[platform, any(len(shape) == 3 for shape in specs)]
-            if self._on_features and platform != "cpu":
+            auto = _CHUNK[any(len(shape) == 3 for shape in specs)]
+            if find(self.study.algorithm).prompts:
                 auto = _CHUNK_PROMPTS
+            if jax.default_backend() == "cpu":
+                auto = 1
             most = min(cohort, len(group.ids))
             sizes.append(min(chosen or min(auto, -(-most // self.mesh.size)), most))
         return sizes

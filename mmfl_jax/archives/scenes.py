@@ -148,7 +148,8 @@ def _class_folders(directory: str, depth: int = DEPTH) -> dict[str, list[str]]:
     """Return the images by class folder: the folders of the first level at which there are images."""
     below, _ = _list(directory)
     folders = {folder: _list(folder)[1] for folder in below}
-    if any(folders.values()) or not depth:
+    # A stray image beside the class folders of a split does not make the split a class.
+    if any(files for folder, files in folders.items() if Path(folder).name not in SPLITS) or not depth:
         return folders
     return {name: files for folder in folders for name, files in _class_folders(folder, depth - 1).items()}
 

@@ -5,6 +5,7 @@ import os
 
 import jax
 
+from mmfl_jax.errors import UserError
 from mmfl_jax.ops.conv_direct import pairs
 from mmfl_jax.ops.conv_spec import ConvSpec
 
@@ -27,7 +28,10 @@ def conv_form(form: str | None):
 
 def forced_form() -> str | None:
     """Return the form that ``conv_form``, else the variable ``MMFL_JAX_CONV_FORM``, asks for."""
-    return _forced.value or _known(os.environ.get("MMFL_JAX_CONV_FORM") or None)
+    try:
+        return _forced.value or _known(os.environ.get("MMFL_JAX_CONV_FORM") or None)
+    except ValueError as error:
+        raise UserError(f"MMFL_JAX_CONV_FORM: {error}") from None
 
 
 def _known(form: str | None) -> str | None:

@@ -15,7 +15,7 @@ def dot_general(lhs: Array, rhs: Array, dimension_numbers: Any, precision: Any =
     times); all else, and all other platforms, go to ``jax.lax`` as they are.
     """
     dense = lhs.ndim == rhs.ndim == 2 and dimension_numbers == (((1,), (0,)), ((), ()))
-    if not dense or options.get("preferred_element_type") is not None or jax.default_backend() != "cpu":
+    if not dense or any(value is not None for value in options.values()) or jax.default_backend() != "cpu":
         return lax.dot_general(lhs, rhs, dimension_numbers, precision=precision, **options)
     return _dense(lhs, rhs, precision)
 

@@ -95,7 +95,7 @@ def read_config(path: str | Path) -> CLIPConfig:
             return _from_open_clip(fields["model_cfg"], path)
         if fields.get("model_type") == "clip":
             return _from_hugging_face(fields, path)
-    except (AttributeError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path}: not the sizes of a CLIP vision and text transformer ({error})") from error
     found = repr(fields["model_type"]) if "model_type" in fields else "none"
     raise UserError(f"{path}: model_type is {found}; 'clip' is needed, or model_cfg as open_clip writes it")

@@ -175,9 +175,6 @@ def _read(archive: Archive, classes: Sequence[str], config: CLIPConfig) -> tuple
 
 
 def _captions(archive: Archive, name: str, sample: int) -> list[str]:
-    words = {
-        word: str(archive.attributes[word][sample]) for word in ("season", "country") if word in archive.attributes
-    }
     words = {"season": "clear", "country": "land"}
     for word in words.keys() & archive.attributes.keys():
         words[word] = str(archive.attributes[word][sample])
@@ -217,4 +214,10 @@ def small_clip(cache: str | Path = CACHE) -> Path:
         file=sys.stderr,
         flush=True,
     )
-    return save(train(archive, classes, quiet=False), folder, trained_classes=list(classes))
+    model = train(archive, classes, quiet=False)
+    try:
+        return save(model, folder, trained_classes=list(classes))
+    except UserError:
+        if (folder / "config.json").is_file():  # another run was faster
+            return folder
+        raise

@@ -8,7 +8,7 @@ import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -108,9 +108,24 @@ def read_tokenizer(path: str | Path) -> Tokenizer:
     """
     folder = Path(path) if Path(path).is_dir() else Path(path).parent
     config = folder / "config.json"
-    if config.is_file() and json.loads(config.read_text(encoding="utf-8")).get(FIELD) == BYTES:
+    if config.is_file() and read_fields(config).get(FIELD) == BYTES:
         return silent_bytes()
     return BPETokenizer(folder)
+
+
+def read_fields(path: Path) -> dict[str, Any]:
+    """Return the fields of a JSON file.
+
+    Raises:
+      UserError: for a file that is no JSON object.
+    """
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read as JSON ({error})") from error
+    if not isinstance(fields, dict):
+        raise UserError(f"{path}: holds a {type(fields).__name__}, not fields by name")
+    return fields
 
 
 def silent_bytes() -> ByteTokenizer:
