@@ -144,7 +144,11 @@ def test_no_such_file_and_other_formats(tmp_path):
 @pytest.mark.parametrize(
     ("reference", "options", "message"),
     [
-        ("twins", {}, "'twins' is no kind of archive.*did you mean twin.*there are: twin, bigearthnet, arrays"),
+        (
+            "twins",
+            {},
+            "'twins' is no kind of archive.*did you mean twin.*there are: twin, twinscenes, bigearthnet, arrays",
+        ),
         ("arrays", {}, "a location is missing; write arrays:FILE.npz"),
         ("twin:here", {}, "the twin has no location"),
         ("twin", {"bands": 11}, "bands 11.*10 or 12"),

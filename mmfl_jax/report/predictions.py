@@ -73,7 +73,8 @@ def spread(samples: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:
 
 def _images(archive: Archive) -> Archive | None:
     """Return the archive with the images of ``archive``'s samples, in the same order, if it has any to show."""
-    source: Archive = getattr(archive, "images", archive)
+    images = getattr(archive, "images", None)  # where features stand for images
+    source: Archive = images if hasattr(images, "modalities") else archive
     shapes = [spec.shape for spec in source.modalities.values()]
     is_scene = archive.task == "multiclass" and len(shapes) == 1 and len(shapes[0]) == 3 and shapes[0][-1] == 3
     return source if is_scene else None
