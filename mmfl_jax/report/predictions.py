@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -73,7 +73,7 @@ def spread(samples: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:
 
 def _images(archive: Archive) -> Archive | None:
     """Return the archive with the images of ``archive``'s samples, in the same order, if it has any to show."""
-    images = getattr(archive, "images", None)  # where features stand for images
+    images: Any = getattr(archive, "images", None)  # where features stand for images
     source: Archive = images if hasattr(images, "modalities") else archive
     shapes = [spec.shape for spec in source.modalities.values()]
     is_scene = archive.task == "multiclass" and len(shapes) == 1 and len(shapes[0]) == 3 and shapes[0][-1] == 3
