@@ -1,7 +1,7 @@
 """What FedRSCLIP's prompts and constraints bring: the demo for every algorithm and ablation, over seeds.
 
 Command: python experiments/fedrsclip.py runs/fedrsclip
-Time: 12 minutes on one core of a shared Intel Xeon, JAX 0.10.2
+Time: 14 minutes on one core of a shared Intel Xeon that others used too, JAX 0.10.2
 Result (3 seeds, owners' own accuracy / accuracy of the shared prompt over all classes): zero-shot .359/.344, PromptFL
   .385/.385, local prompts .610/.203, FedRSCLIP .609/.359, without PACL .615/.335, without CMFAC .611/.359
 """
