@@ -21,6 +21,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+from machine import processor
 
 from mmfl_jax.ops.conv_choice import FORMS, choose
 from mmfl_jax.ops.conv_spec import ConvSpec
@@ -155,14 +156,9 @@ def matmul_peak(dtype: str, budget: tuple[float, int]) -> float:
 
 def host() -> dict:
     """Return what ran: device, versions, date."""
-    model = platform.processor()
-    cpuinfo = pathlib.Path("/proc/cpuinfo")
-    if jax.default_backend() == "cpu" and cpuinfo.exists():
-        lines = cpuinfo.read_text().splitlines()
-        model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), model)
     return {
         "platform": jax.default_backend(),
-        "device": model if jax.default_backend() == "cpu" else jax.devices()[0].device_kind,
+        "device": processor() if jax.default_backend() == "cpu" else jax.devices()[0].device_kind,
         "cores": os.cpu_count(),
         "jax": jax.__version__,
         "python": platform.python_version(),

@@ -29,6 +29,7 @@ import time
 import venv
 
 import numpy as np
+from machine import processor
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent / "peer_workers"))
 import workloads
@@ -227,13 +228,9 @@ def row(work: workloads.Workload, folder: pathlib.Path, worker: Worker, referenc
 
 def host(cores: int) -> dict:
     """Return what ran: processor, cores used, load, versions, date."""
-    model, cpuinfo = platform.processor(), pathlib.Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        lines = cpuinfo.read_text().splitlines()
-        model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), model)
     date = datetime.date.today().isoformat()
     load = round(os.getloadavg()[0], 2)
-    return {"cpu": model, "cores": cores, "load": load, "python": platform.python_version(), "date": date}
+    return {"cpu": processor(), "cores": cores, "load": load, "python": platform.python_version(), "date": date}
 
 
 def print_table(rows: list[dict]) -> None:

@@ -15,8 +15,8 @@ from mmfl_jax.algorithms import Entry, find
 from mmfl_jax.archives.base import Archive
 from mmfl_jax.errors import UserError
 from mmfl_jax.models import clip
+from mmfl_jax.models.clip.config import read_fields
 from mmfl_jax.models.clip.prompts import MEAN, SHARED, LinearHead, PromptLearner, ZeroShot
-from mmfl_jax.models.clip.tokenizer import read_fields
 from mmfl_jax.models.variables import values
 from mmfl_jax.study import Study
 

@@ -79,6 +79,30 @@ TINY = CLIPConfig(
 )
 
 
+def read_json(path: Path) -> Any:
+    """Return what a JSON file holds.
+
+    Raises:
+      UserError: for a file that is no JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read as JSON ({error})") from error
+
+
+def read_fields(path: Path) -> dict[str, Any]:
+    """Return the fields of a JSON file.
+
+    Raises:
+      UserError: for a file that is no JSON object.
+    """
+    fields = read_json(path)
+    if not isinstance(fields, dict):
+        raise UserError(f"{path}: holds a {type(fields).__name__}, not fields by name")
+    return fields
+
+
 def read_config(path: str | Path) -> CLIPConfig:
     """Read the sizes from a ``config.json`` of Hugging Face or an ``open_clip_config.json``.
 
@@ -86,10 +110,7 @@ def read_config(path: str | Path) -> CLIPConfig:
       UserError: no JSON, of another kind of model, or a field that is no number.
     """
     path = Path(path)
-    try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read as JSON ({error})") from error
+    fields = read_json(path)
     try:
         if "model_cfg" in fields:
             return _from_open_clip(fields["model_cfg"], path)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from mmfl_jax.errors import UserError
-from mmfl_jax.models.clip.config import CLIPConfig
+from mmfl_jax.models.clip.config import CLIPConfig, read_fields
 
 # Of config.json: which tokenizer the weights were trained with, where it is not the tokenizer.json beside them.
 FIELD, BYTES = "tokenizer", "bytes"
@@ -111,21 +110,6 @@ def read_tokenizer(path: str | Path) -> Tokenizer:
     if config.is_file() and read_fields(config).get(FIELD) == BYTES:
         return silent_bytes()
     return BPETokenizer(folder)
-
-
-def read_fields(path: Path) -> dict[str, Any]:
-    """Return the fields of a JSON file.
-
-    Raises:
-      UserError: for a file that is no JSON object.
-    """
-    try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read as JSON ({error})") from error
-    if not isinstance(fields, dict):
-        raise UserError(f"{path}: holds a {type(fields).__name__}, not fields by name")
-    return fields
 
 
 def silent_bytes() -> ByteTokenizer:
