@@ -102,7 +102,7 @@ def test_any_geometry(size, kernel, strides, padding):
         return jax.jit(functools.partial(value_and_gradients, bound(conv, case)))(x, w)
 
     expected = results(lax.conv_general_dilated)
-    for form in ("im2col", "paired", "rows"):  # the forms whose geometry is their own
+    for form in ("onednn", "im2col", "paired", "rows"):  # the forms whose geometry is their own
         with ops.conv_form(form):
             close(results(ops.conv_general_dilated), expected)
 

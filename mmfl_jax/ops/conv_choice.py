@@ -4,12 +4,14 @@ import math
 import os
 
 import jax
+import jax.numpy as jnp
 
 from mmfl_jax.errors import UserError
 from mmfl_jax.ops.conv_direct import pairs
+from mmfl_jax.ops.conv_onednn import onednn_computes
 from mmfl_jax.ops.conv_spec import ConvSpec
 
-FORMS = ("canonical", "im2col", "paired", "rows", "batched", "plain")
+FORMS = ("canonical", "onednn", "im2col", "paired", "rows", "batched", "plain")
 
 # Part of jit's cache key: entering the context compiles anew instead of finding the other form's code.
 _forced = jax.make_user_context(default_value=None)
@@ -40,7 +42,7 @@ def _known(form: str | None) -> str | None:
     return form
 
 
-def choose(spec: ConvSpec, kind: str, batch: int, channels: int, features: int, clients: int) -> str:
+def choose(spec: ConvSpec, kind: str, dtype: jnp.dtype, batch: int, channels: int, features: int, clients: int) -> str:
     """Return the form for one of the three kinds: ``forward``, ``input`` or ``weight`` gradient.
 
     The CPU rule is measured (``benchmarks/results/ops_cpu.jsonl``); other platforms' is a guess until there are
@@ -51,23 +53,30 @@ def choose(spec: ConvSpec, kind: str, batch: int, channels: int, features: int, 
         return spec.form
     taps = math.prod(spec.kernel)
     if jax.default_backend() == "cpu":
-        return _choose_cpu(spec, kind, batch, channels, features)
+        return _choose_cpu(spec, kind, dtype, batch, channels, features)
     if clients == 1 or spec.groups > 1:
         return "plain"
     return "batched" if batch * math.prod(spec.out_space()) * channels * taps <= 2**22 else "plain"
 
 
-def _choose_cpu(spec: ConvSpec, kind: str, batch: int, channels: int, features: int) -> str:
-    taps = math.prod(spec.kernel)
+def _choose_cpu(spec: ConvSpec, kind: str, dtype: jnp.dtype, batch: int, channels: int, features: int) -> str:
+    onednn = onednn_computes(spec, kind, dtype)
     if spec.groups > 1:
-        return "canonical"
-    if taps == 1:  # a matmul as it stands, but one to [channels, features] over many rows is slow
-        return "canonical" if kind == "weight" and set(spec.strides) == {1} else "im2col"
+        return "onednn" if onednn else "canonical"
+    if math.prod(spec.kernel) == 1:  # a matmul as it stands, but one to [channels, features] over many rows is slow
+        if onednn and max(spec.strides) == 1 and (dtype == jnp.bfloat16 or (kind == "weight" and channels >= 64)):
+            return "onednn"
+        return "canonical" if kind == "weight" and max(spec.strides) == 1 else "im2col"
+    # Images' own gradient, and that of a small kernel, leave most of oneDNN's tiles empty.
+    few = {"forward": False, "input": channels <= (4 if features < 64 else 10), "weight": channels * features <= 160}
+    if onednn and not few[kind]:
+        return "onednn"
     if kind == "forward" and len(spec.space) == 1:
         return "im2col"  # series leave the convolution kernel idle
-    # The kernel computes 64 features at once; with few channels as well it does little else than load and store.
+    # XLA's kernel computes 64 features at once; with few channels as well it does little else than load and store.
     inner, outer = (features, channels) if kind == "input" else (channels, features)
-    if kind != "weight" and inner <= 16 and outer <= 32 and pairs(spec if kind == "forward" else spec.input_gradient()):
+    narrow = (inner <= 16 and outer <= 32) or (kind == "input" and channels <= 10 and features >= 64)
+    if kind != "weight" and narrow and pairs(spec if kind == "forward" else spec.input_gradient()):
         return "paired"
     # dy plays the kernel in the canonical weight gradient, and is read anew for every channel: from memory, once it is
     # larger than the caches.

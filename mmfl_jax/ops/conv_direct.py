@@ -64,14 +64,7 @@ def canonical_input(spec: ConvSpec, dy: Array, w: Array) -> Array:
 def canonical_weight(spec: ConvSpec, x: Array, dy: Array) -> Array:
     """Return the kernel's gradient, a convolution of x with dy, in the order XLA's CPU kernels take."""
     # Channels play the batch, the batch plays the channels, dy plays the kernel.
-    padding = tuple(
-        (lo, k - 1 + d - n - lo)
-        for (lo, _), k, d, n in zip(spec.padding, spec.reach(), spec.out_spread(), spec.spread())
-    )
-    turned = dataclasses.replace(
-        spec, strides=spec.rhs_dilation, rhs_dilation=spec.strides, padding=padding, dtype=None
-    )
-    dw = _lax(turned, jnp.swapaxes(x, 0, -1), jnp.moveaxis(dy, 0, -2), batch_group_count=spec.groups)
+    dw = _lax(spec.weight_gradient(), jnp.swapaxes(x, 0, -1), jnp.moveaxis(dy, 0, -2), batch_group_count=spec.groups)
     return jnp.moveaxis(dw, 0, -2)
 
 

@@ -14,6 +14,7 @@ from mmfl_jax.ops.conv_direct import (
     plain_weight,
 )
 from mmfl_jax.ops.conv_matmul import im2col_forward, im2col_input, im2col_weight, rows_weight
+from mmfl_jax.ops.conv_onednn import onednn_forward, onednn_input, onednn_weight
 from mmfl_jax.ops.conv_spec import ConvSpec
 
 Kernel = Callable[[ConvSpec, Array, Array], Array]
@@ -23,6 +24,7 @@ _im2col: dict[str, Kernel] = {"forward": im2col_forward, "input": im2col_input, 
 KERNELS: dict[str, dict[str, Kernel]] = {
     "canonical": {"forward": plain_forward, "input": canonical_input, "weight": canonical_weight},
     "im2col": _im2col,
+    "onednn": {"forward": onednn_forward, "input": onednn_input, "weight": onednn_weight},
     "paired": {"forward": paired_forward, "input": paired_input, "weight": canonical_weight},
     "rows": {"forward": plain_forward, "input": canonical_input, "weight": rows_weight},
     "batched": _im2col,

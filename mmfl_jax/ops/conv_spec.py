@@ -62,6 +62,16 @@ class ConvSpec:
             dtype=None,
         )
 
+    def weight_gradient(self) -> "ConvSpec":
+        """Return the convolution of x with dy, as its kernel, that is the kernel's gradient."""
+        padding = tuple(
+            (lo, k - 1 + d - n - lo)
+            for (lo, _), k, d, n in zip(self.padding, self.reach(), self.out_spread(), self.spread())
+        )
+        return dataclasses.replace(
+            self, strides=self.rhs_dilation, rhs_dilation=self.strides, padding=padding, dtype=None
+        )
+
 
 def same_axes(*arrays: Array) -> list[Array]:
     """Make arrays vary over the same axes of a manual mesh, so that gradients are summed where they must be."""

@@ -111,12 +111,18 @@ def _operation(spec: ConvSpec, kind: str) -> Any:
 def _client_rule(spec: ConvSpec, kind: str):
     """Return one operation for one client, with the rule that says what vmap over clients makes of it."""
 
+    def chosen(a: tuple[int, ...], b: tuple[int, ...], dtype: jnp.dtype, clients: int) -> str:
+        return choose(spec, kind, dtype, *_sizes(spec, kind, a, b), clients)
+
     def run(form: str, a: Array, b: Array) -> Array:
         # Where the output has a type of its own, dy comes in that type.
         a, b = {"forward": (a, b), "input": (a.astype(b.dtype), b), "weight": (a, b.astype(a.dtype))}[kind]
         return KERNELS[form][kind](spec, a, b)
 
-    operation = custom_vmap(lambda a, b: run(choose(spec, kind, *_sizes(spec, kind, a.shape, b.shape), 1), a, b))
+    def one(a: Array, b: Array) -> Array:
+        return run(chosen(a.shape, b.shape, (a if kind == "weight" else b).dtype, 1), a, b)
+
+    operation = custom_vmap(one)
 
     @operation.def_vmap
     def _(clients, batched, a, b):
@@ -127,7 +133,7 @@ def _client_rule(spec: ConvSpec, kind: str):
             if merge is not None:
                 return _merged(operation, clients, batched, (a, b), *merge), True
             a, b = (t if axis else jnp.broadcast_to(t, (clients, *t.shape)) for t, axis in zip((a, b), batched))
-        form = choose(spec, kind, *_sizes(spec, kind, a.shape[1:], b.shape[1:]), clients)
+        form = chosen(a.shape[1:], b.shape[1:], (a if kind == "weight" else b).dtype, clients)
         if form in ("batched", "plain"):
             return jax.vmap(functools.partial(run, form))(a, b), True
         if clients <= UNROLL:

@@ -9,6 +9,8 @@ References:
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -119,12 +121,54 @@ def group_moments(x: Array, group_size: int) -> tuple[Array, Array]:
     """
     flat = x.reshape(-1, x.shape[-1]).astype(jnp.float32)
     mean = flat.mean(axis=0)
+    return mean, _group_covariance(flat, mean, group_size)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _group_covariance(flat: Array, mean: Array, group_size: int) -> Array:
     centred = flat - mean
     # One dense product and its diagonal blocks: cheaper than many small products on every platform we know.
-    full = jnp.matmul(centred.T, centred, precision="highest") / flat.shape[0]
-    groups = flat.shape[1] // group_size
+    full = _sum_of_products(centred, centred) / flat.shape[0]
+    return _diagonal_blocks(full, group_size)
+
+
+def _group_covariance_forward(flat: Array, mean: Array, group_size: int) -> tuple[Array, Array]:
+    return _group_covariance(flat, mean, group_size), flat - mean
+
+
+def _group_covariance_backward(group_size: int, centred: Array, direction: Array) -> tuple[Array, Array]:
+    # Both factors are the same, so one product gives the gradient: left to JAX, there would be two and a transposition
+    # of the largest array. The mean has none, for centred channels add up to zero.
+    symmetric = (direction + jnp.swapaxes(direction, -1, -2)) / centred.shape[0]
+    return jnp.matmul(centred, _block_diagonal(symmetric), precision="highest"), jnp.zeros_like(centred[0])
+
+
+_group_covariance.defvjp(_group_covariance_forward, _group_covariance_backward)
+
+
+def _sum_of_products(a: Array, b: Array) -> Array:
+    """Return ``a' b`` of ``[n, i]`` and ``[n, j]``, without a transposed copy of a."""
+    return jax.lax.dot_general(
+        a,
+        b,
+        (((0,), (0,)), ((), ())),
+        precision="highest",
+        preferred_element_type=jnp.promote_types(a.dtype, jnp.float32),
+    )
+
+
+def _diagonal_blocks(full: Array, size: int) -> Array:
+    """Return the ``[groups, size, size]`` on the diagonal of ``[groups * size, groups * size]``."""
+    groups = len(full) // size
     index = jnp.arange(groups)
-    return mean, full.reshape(groups, group_size, groups, group_size)[index, :, index, :]
+    return full.reshape(groups, size, groups, size)[index, :, index, :]
+
+
+def _block_diagonal(blocks: Array) -> Array:
+    """Return ``[groups * size, groups * size]`` with the blocks ``[groups, size, size]`` on its diagonal."""
+    groups, size, _ = blocks.shape
+    dense = jnp.eye(groups, dtype=blocks.dtype)[:, None, :, None] * blocks[:, :, None, :]
+    return dense.reshape(groups * size, groups * size)
 
 
 def apply_whitening(x: Array, mean: Array, matrix: Array, scale: Array, bias: Array) -> Array:
@@ -140,12 +184,21 @@ def apply_whitening(x: Array, mean: Array, matrix: Array, scale: Array, bias: Ar
     Returns:
       ``[..., channels]`` in the type of ``x``.
     """
-    groups, size, _ = matrix.shape
-    dense = (jnp.eye(groups, dtype=matrix.dtype)[:, None, :, None] * matrix[:, :, None, :]).reshape(
-        groups * size, groups * size
-    )
-    dense = dense * scale[:, None]
+    dense = _block_diagonal(matrix) * scale[:, None]
     # Centred before the product: in bfloat16 a large mean would drown the rest. Flat as in group_moments, so that the
     # compiler finds the same difference there and computes it once.
     centred = (x.reshape(-1, x.shape[-1]).astype(jnp.float32) - mean).astype(x.dtype)
-    return (centred @ dense.T.astype(x.dtype) + bias.astype(x.dtype)).reshape(x.shape)
+    return (_mix(centred, dense.T.astype(x.dtype)) + bias.astype(x.dtype)).reshape(x.shape)
+
+
+@jax.custom_vjp
+def _mix(centred: Array, weights: Array) -> Array:
+    return centred @ weights
+
+
+def _mix_backward(operands: tuple[Array, Array], direction: Array) -> tuple[Array, Array]:
+    centred, weights = operands
+    return direction @ weights.T, _sum_of_products(centred, direction).astype(weights.dtype)
+
+
+_mix.defvjp(lambda centred, weights: (_mix(centred, weights), (centred, weights)), _mix_backward)
