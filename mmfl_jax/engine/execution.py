@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -24,6 +25,15 @@ from mmfl_jax.federation import Federation
 Array = jax.Array
 Members = list[np.ndarray]
 Cost = dict[str, Any]
+
+
+def _compiler_options(mesh: Mesh) -> dict[str, bool]:
+    """Return the options of a round's compilation.
+
+    With a CPU device a core, operations of one device on the threads of another only get in each other's way.
+    """
+    cpus = mesh.devices.flat[0].platform == "cpu" and mesh.size >= (os.cpu_count() or 1)
+    return {"xla_cpu_multi_thread_eigen": False} if cpus else {}
 
 
 class Resident:
@@ -101,7 +111,7 @@ class Streamed:
     def compile(self, state: ServerState, members: Members, key: Array) -> None:
         """Compile for these shapes; every later wave has the same."""
         data, plans, _ = self._load([m[:1] for m in members])
-        self.compiled = self._wave.lower(state, data, plans, key).compile()
+        self.compiled = self._wave.lower(state, data, plans, key).compile(_compiler_options(self.mesh))
 
     def run(self, state: ServerState, members: Members, key: Array) -> tuple[ServerState, dict[str, Array], Cost]:
         """Return the state after the round of these ``members`` (numbers within each group), metrics and cost."""
