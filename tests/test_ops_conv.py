@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from jax import lax
 
 from mmfl_jax import ops
-from mmfl_jax.ops import conv_matmul
+from mmfl_jax.ops import conv_matmul, conv_onednn
 
 NHWC = ("NHWC", "HWIO", "NHWC")
 CASES = {
@@ -115,6 +115,27 @@ def test_rows_in_several_blocks(strides, monkeypatch):
     results = lambda conv: jax.jit(functools.partial(value_and_gradients, bound(conv, case)))(x, w)
     with ops.conv_form("rows"):
         close(results(ops.conv_general_dilated), results(lax.conv_general_dilated))
+
+
+@pytest.mark.parametrize("batch", [17, 24])  # whole, and in two blocks
+def test_onednn_weight_gradient_in_blocks_of_images(batch):
+    x, w = normal(0, batch, 5, 6, 3), normal(1, 3, 3, 3, 4)
+    results = lambda conv: jax.jit(functools.partial(value_and_gradients, bound(conv, CASES["same"])))(x, w)
+    with ops.conv_form("onednn"):
+        close(results(ops.conv_general_dilated), results(lax.conv_general_dilated))
+
+
+@pytest.mark.skipif(not conv_onednn.onednn_types(), reason="this jaxlib's oneDNN is not at hand or not tested")
+def test_onednn_only_where_it_is_tested(monkeypatch):
+    x, w = (jnp.asarray(normal(i, *shape)) for i, shape in enumerate(((2, 6, 5, 8), (3, 3, 8, 8))))
+
+    def calls_onednn():
+        conv = bound(ops.conv_general_dilated, CASES["same"])
+        return "onednn" in jax.jit(lambda x, w: conv(x, w)).lower(x, w).as_text()
+
+    assert calls_onednn()
+    monkeypatch.setattr(conv_onednn, "onednn_types", frozenset)
+    assert not calls_onednn()
 
 
 SAME = CASES["stride 2"]
