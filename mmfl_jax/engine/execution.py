@@ -27,7 +27,7 @@ Members = list[np.ndarray]
 Cost = dict[str, Any]
 
 
-def _compiler_options(mesh: Mesh) -> dict[str, bool]:
+def _compiler_options(mesh: Mesh) -> dict[str, str | bool]:
     """Return the options of a round's compilation.
 
     With a CPU device a core, operations of one device on the threads of another only get in each other's way.

@@ -34,7 +34,7 @@ def _takes(spec: ConvSpec, dtype: jnp.dtype) -> bool:
     """Return whether oneDNN computes this convolution: two axes, no input dilation, no cropping, a type it has."""
     return (
         dtype.name in onednn_types()
-        and not jax.config.jax_compilation_cache_dir  # XLA cannot write a program with such a call to a file
+        and not jax.config.values["jax_compilation_cache_dir"]  # XLA cannot write a program with such a call to a file
         and spec.dtype is None
         and len(spec.kernel) == 2
         and max(spec.lhs_dilation) == 1
