@@ -53,7 +53,7 @@ TOLERANCE = 1e-3
 def variants(peer: str, name: str, cores: int) -> list[str]:
     """Return the variants of a peer that are timed on a workload."""
     if peer == "engine":
-        return ["auto", "chunk64"] if name == "c" else ["auto"]
+        return ["auto", "chunk64"] if name == "c" else ["auto", "float32"]
     if peer == "pytorch":
         found = ["threads", "threads+compile"] if name == "c" else ["threads", "threads+nchw", "threads+compile"]
         found += ["processes", "processes+compile"] if cores > 1 else []

@@ -43,6 +43,10 @@ def close(ours, theirs, tolerance=1e-5):
         np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance * max(1.0, np.abs(b).max()))
 
 
+def tolerance_of(form):
+    return 1e-4 if form == "onednn_bf16x3" else 1e-5  # without one of the three products 2e-3
+
+
 def bound(conv, case):
     *_, strides, padding, options = case
     return functools.partial(conv, window_strides=strides, padding=padding, **({"dimension_numbers": NHWC, **options}))
@@ -79,7 +83,7 @@ def test_every_form_agrees_with_lax(form):
     if form == "plain":
         data, expected = ({name: t[name] for name in ("stride 2", "groups")} for t in (data, expected))
     with ops.conv_form(form):
-        close(over_cases(ops.conv_general_dilated, jax.vmap)(data), expected)
+        close(over_cases(ops.conv_general_dilated, jax.vmap)(data), expected, tolerance_of(form))
 
 
 def test_bfloat16():
@@ -102,9 +106,9 @@ def test_any_geometry(size, kernel, strides, padding):
         return jax.jit(functools.partial(value_and_gradients, bound(conv, case)))(x, w)
 
     expected = results(lax.conv_general_dilated)
-    for form in ("onednn", "im2col", "paired", "rows"):  # the forms whose geometry is their own
+    for form in ("onednn", "onednn_bf16x3", "im2col", "paired", "rows"):  # the forms whose geometry is their own
         with ops.conv_form(form):
-            close(results(ops.conv_general_dilated), expected)
+            close(results(ops.conv_general_dilated), expected, tolerance_of(form))
 
 
 @pytest.mark.parametrize("strides", [(1, 1), (2, 1)])
@@ -123,6 +127,45 @@ def test_onednn_weight_gradient_in_blocks_of_images(batch):
     results = lambda conv: jax.jit(functools.partial(value_and_gradients, bound(conv, CASES["same"])))(x, w)
     with ops.conv_form("onednn"):
         close(results(ops.conv_general_dilated), results(lax.conv_general_dilated))
+
+
+@pytest.mark.skipif("bfloat16" not in conv_onednn.onednn_types(), reason="no instructions for bfloat16")
+def test_three_products_of_bfloat16_are_nearly_float32s():
+    x, w = normal(0, 4, 12, 12, 64) * np.logspace(-3, 3, 64, dtype=np.float32), normal(1, 3, 3, 64, 32)
+    exact = _float64_forward(x, w)
+
+    def error(form, dtype="float32"):
+        with ops.conv_form(form):
+            y = ops.conv_general_dilated(
+                jnp.asarray(x, dtype), jnp.asarray(w, dtype), (1, 1), "SAME", dimension_numbers=NHWC
+            )
+        return np.std(np.asarray(y, np.float64) - exact) / np.std(exact)
+
+    assert error("onednn_bf16x3") < 8e-6
+    assert error("onednn", "bfloat16") > 1e-3  # what one product gives: the three are all there
+
+
+def _float64_forward(x, w):
+    """Return the SAME convolution by a kernel of 3x3, summed in float64."""
+    padded = np.pad(x.astype(np.float64), ((0, 0), (1, 1), (1, 1), (0, 0)))
+    height, width = x.shape[1:3]
+    return sum(
+        padded[:, i : i + height, j : j + width] @ w[i, j].astype(np.float64) for i in range(3) for j in range(3)
+    )
+
+
+@pytest.mark.parametrize("asked, three", [(None, True), ("high", True), ("highest", False), ("float32", False)])
+def test_precision_decides_on_three_products(asked, three, monkeypatch):
+    monkeypatch.setattr(conv_onednn, "_processor_flags", lambda: frozenset({"avx512_bf16", "amx_bf16"}))
+    x, w = jnp.zeros((4, 16, 16, 64)), jnp.zeros((3, 3, 64, 64))
+    operands = lambda precision: str(jax.make_jaxpr(lambda x, w: value_and_gradients(bound_to(precision), x, w))(x, w))
+    bound_to = lambda precision: functools.partial(
+        ops.conv_general_dilated, window_strides=(1, 1), padding="SAME", dimension_numbers=NHWC, precision=precision
+    )
+    # Forward and input gradient are three calls each, the weight gradient is one.
+    assert operands(asked).count("__onednn$convolution") == (7 if three else 3)
+    with jax.default_matmul_precision(asked):
+        assert operands(None).count("__onednn$convolution") == (7 if three else 3)
 
 
 @pytest.mark.skipif(not conv_onednn.onednn_types(), reason="this jaxlib's oneDNN is not at hand or not tested")

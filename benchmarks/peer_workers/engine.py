@@ -130,8 +130,10 @@ def variables(simulation: Simulation) -> workloads.Arrays:
 def main(task: protocol.Task) -> tuple[workloads.Arrays, Any, dict]:
     """Return the engine's first update, and its round."""
     jax.config.update("jax_num_cpu_devices", task.cores)
-    # A variant is "auto", or a number of clients side by side.
-    chunk = 0 if task.variant == "auto" else int(task.variant.removeprefix("chunk"))
+    # A variant is "auto", a number of clients side by side, or that no product is of bfloat16.
+    chunk = int(task.variant.removeprefix("chunk")) if task.variant.startswith("chunk") else 0
+    if task.variant == "float32":
+        jax.config.update("jax_default_matmul_precision", "highest")
     made = simulation(task, chunk_size=chunk)
     write_positions(made, task)
     made.run_round()

@@ -54,7 +54,9 @@ class Resident:
 
     def compile(self, state: ServerState, members: Members, key: Array) -> None:
         """Compile for these shapes; every later round has the same."""
-        self.compiled = self._round.lower(state, self.data, self._plans(members)[0], key).compile()
+        self.compiled = self._round.lower(state, self.data, self._plans(members)[0], key).compile(
+            _compiler_options(self.mesh)
+        )
 
     def run(self, state: ServerState, members: Members, key: Array) -> tuple[ServerState, dict[str, Array], Cost]:
         """Return the state after the round of these ``members`` (numbers within each group), metrics and cost."""

@@ -69,7 +69,14 @@ class Losses(NamedTuple):
     mim: Array
 
 
-def draw_batch(program: Program, data: GroupData, client: Array, seed: Array, step: Array) -> Batch:
+def batch_rows(program: Program, data: GroupData, client: Array, seed: Array, step: Array) -> Array:
+    """Return which samples of ``data`` a client's local step takes, ``[batch]`` int32; as :func:`draw_batch`."""
+    return data.begins[client] + batch_positions(seed, step, program.batch_size, data.sizes[client])
+
+
+def draw_batch(
+    program: Program, data: GroupData, client: Array, seed: Array, step: Array, rows: Array | None = None
+) -> Batch:
     """Return the batch of a client's local step, augmented.
 
     Args:
@@ -78,8 +85,10 @@ def draw_batch(program: Program, data: GroupData, client: Array, seed: Array, st
       client: int32, its number within the group.
       seed: uint32, of the client in this round.
       step: int32.
+      rows: its :func:`batch_rows`, where they are known already.
     """
-    rows = data.begins[client] + batch_positions(seed, step, program.batch_size, data.sizes[client])
+    if rows is None:
+        rows = batch_rows(program, data, client, seed, step)
     images = {m: images[rows] for m, images in data.images.items()}
     return Batch(
         program.augmentation(images, jax.random.fold_in(jax.random.key(seed), step)),

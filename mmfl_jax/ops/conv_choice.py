@@ -8,10 +8,10 @@ import jax.numpy as jnp
 
 from mmfl_jax.errors import UserError
 from mmfl_jax.ops.conv_direct import pairs
-from mmfl_jax.ops.conv_onednn import onednn_computes
+from mmfl_jax.ops.conv_onednn import onednn_computes, onednn_three_passes
 from mmfl_jax.ops.conv_spec import ConvSpec
 
-FORMS = ("canonical", "onednn", "im2col", "paired", "rows", "batched", "plain")
+FORMS = ("canonical", "onednn", "onednn_bf16x3", "im2col", "paired", "rows", "batched", "plain")
 
 # Part of jit's cache key: entering the context compiles anew instead of finding the other form's code.
 _forced = jax.make_user_context(default_value=None)
@@ -70,7 +70,10 @@ def _choose_cpu(spec: ConvSpec, kind: str, dtype: jnp.dtype, batch: int, channel
     # Images' own gradient, and that of a small kernel, leave most of oneDNN's tiles empty.
     few = {"forward": False, "input": channels <= (4 if features < 64 else 10), "weight": channels * features <= 160}
     if onednn and not few[kind]:
-        return "onednn"
+        # Two bfloat16 of each operand take their time; with few images and a large kernel, the kernel's.
+        rows, weights = batch * math.prod(spec.out_space()), math.prod(spec.kernel) * channels * features
+        worth = kind != "weight" and min(channels, features) >= 32 and (rows >= 2**11 or weights <= 2**18)
+        return "onednn_bf16x3" if worth and onednn_three_passes(spec, dtype) else "onednn"
     if kind == "forward" and len(spec.space) == 1:
         return "im2col"  # series leave the convolution kernel idle
     # XLA's kernel computes 64 features at once; with few channels as well it does little else than load and store.

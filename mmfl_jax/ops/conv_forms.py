@@ -1,5 +1,6 @@
 """The forms of a convolution: each writes the forward and both gradients of one client."""
 
+import functools
 from collections.abc import Callable
 
 from jax import Array
@@ -25,6 +26,11 @@ KERNELS: dict[str, dict[str, Kernel]] = {
     "canonical": {"forward": plain_forward, "input": canonical_input, "weight": canonical_weight},
     "im2col": _im2col,
     "onednn": {"forward": onednn_forward, "input": onednn_input, "weight": onednn_weight},
+    "onednn_bf16x3": {
+        "forward": functools.partial(onednn_forward, three=True),
+        "input": functools.partial(onednn_input, three=True),
+        "weight": onednn_weight,
+    },
     "paired": {"forward": paired_forward, "input": paired_input, "weight": canonical_weight},
     "rows": {"forward": plain_forward, "input": canonical_input, "weight": rows_weight},
     "batched": _im2col,

@@ -39,6 +39,8 @@ def conv_general_dilated(
     nested, and differentiated in reverse any number of times. Forward-mode differentiation raises TypeError.
     Batch groups, explicit shardings, and arrays that are not real floating point go to ``jax.lax`` as they are.
     """
+    if precision is None:  # read here: gradients are traced later, out of the caller's context
+        precision = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
     reference = functools.partial(
         lax.conv_general_dilated,
         window_strides=window_strides,
