@@ -6,7 +6,8 @@ Every operation runs under vmap over clients inside a ``fori_loop`` with a trace
 takes other paths than at the top level. The forms of one operation take turns, and the fastest turn counts: other
 work on the machine only ever adds time. The matmul peak is that of a square matmul in the same run. The last
 column is the form that ``mmfl_jax.ops`` chooses, with its time over that of the fastest form; the table of
-choices in ``mmfl_jax/ops/conv_choice.py`` is edited by hand from these rows.
+choices in ``mmfl_jax/ops/conv_choice.py`` is edited by hand from these rows. A row's ``error`` is the root mean
+square difference from the plain form in float64, over the root mean square of that, for the first client.
 """
 
 import argparse
@@ -20,10 +21,12 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 from machine import processor
 
 from mmfl_jax.ops.conv_choice import FORMS, choose
+from mmfl_jax.ops.conv_forms import KERNELS
 from mmfl_jax.ops.conv_spec import ConvSpec
 from mmfl_jax.ops.convolution import _operation
 
@@ -132,6 +135,7 @@ def measure(name: str, kind: str, clients: int, dtype: str, forms: list[str], bu
     first = {program: form for form, program in reversed(programs.items())}
     timed = best_times({form: operations[form] for form in first.values()}, a, b, *budget)
     times = {form: timed[first[program]] for form, program in programs.items()}
+    errors = {form: error(spec_of(space, kernel, stride, form), kind, a[0], b[0]) for form in first.values()}
     chosen = choose(spec_of(space, kernel, stride), kind, jnp.dtype(dtype), batch, channels, features, clients)
     fastest = min(times.values())
     return [
@@ -145,10 +149,19 @@ def measure(name: str, kind: str, clients: int, dtype: str, forms: list[str], bu
             "ms": round(t * 1e3, 4),
             "gflops": round(flops / t / 1e9, 2),
             "over_fastest": round(t / fastest, 3),
+            "error": float(f"{errors[first[programs[form]]]:.2g}"),
             "chosen": form == chosen,
         }
         for form, t in times.items()
     ]
+
+
+def error(spec: ConvSpec, kind: str, a: Array, b: Array) -> float:
+    """Return the relative root mean square difference of a form from the plain form in float64."""
+    with jax.enable_x64(True):
+        exact = jax.jit(KERNELS["plain"][kind], static_argnums=0)(spec, *(t.astype(jnp.float64) for t in (a, b)))
+    ours = np.asarray(jax.jit(_operation(spec, kind))(a, b), np.float64)
+    return float(np.sqrt(np.mean((ours - np.asarray(exact)) ** 2) / np.mean(np.asarray(exact) ** 2)))
 
 
 def matmul_peak(dtype: str, budget: tuple[float, int]) -> float:
@@ -172,11 +185,11 @@ def host() -> dict:
 
 def print_table(rows: list[dict], forms: list[str]) -> None:
     """Print milliseconds a form, and the chosen form's time over the fastest."""
-    print(f"{'shape':16s} {'kind':8s} clients " + " ".join(f"{f:>10s}" for f in forms) + "   chosen")
+    print(f"{'shape':16s} {'kind':8s} clients " + " ".join(f"{f:>13s}" for f in forms) + "   chosen")
     keys = dict.fromkeys((r["shape"], r["kind"], r["clients"]) for r in rows)
     for key in keys:
         same = {r["form"]: r for r in rows if (r["shape"], r["kind"], r["clients"]) == key}
-        cells = " ".join(f"{same[f]['ms']:10.3f}" if f in same else " " * 10 for f in forms)
+        cells = " ".join(f"{same[f]['ms']:13.3f}" if f in same else " " * 13 for f in forms)
         chosen = next((f"{f} x{r['over_fastest']:.2f}" for f, r in same.items() if r["chosen"]), "")
         print(f"{key[0]:16s} {key[1]:8s} {key[2]:7d} {cells}   {chosen}")
 
