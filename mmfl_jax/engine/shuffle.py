@@ -11,6 +11,7 @@ Array = jax.Array
 _ROUNDS = 16
 
 
+@jax.jit  # written once in a program that draws at several places
 def shuffled(seed: Array, epoch: Array, position: Array, size: Array) -> Array:
     """Return where ``position`` goes in the pseudorandom permutation of ``range(size)`` of this seed and epoch.
 
