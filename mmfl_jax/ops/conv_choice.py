@@ -45,7 +45,7 @@ def _known(form: str | None) -> str | None:
 def choose(spec: ConvSpec, kind: str, dtype: jnp.dtype, batch: int, channels: int, features: int, clients: int) -> str:
     """Return the form for one of the three kinds: ``forward``, ``input`` or ``weight`` gradient.
 
-    The CPU rule is measured (``benchmarks/results/ops_cpu.jsonl``); other platforms' is a guess until there are
+    The CPU rule is measured (``benchmarks/results/ops_cpu*.jsonl``); other platforms' is a guess until there are
     rows of them: grouped convolutions are slow there and batched matmuls fast, so one where the columns are not
     much larger than the input, and the plain form elsewhere.
     """

@@ -29,7 +29,7 @@ def _processor_flags() -> frozenset[str]:
         return frozenset()
     with open("/proc/cpuinfo", encoding="ascii", errors="replace") as file:
         line = next((line for line in file if line.startswith("flags")), "flags :")
-    return frozenset(["x86_64", *line.split()])
+    return frozenset(line.split())
 
 
 def onednn_types() -> frozenset[str]:
@@ -155,7 +155,7 @@ class _Call:
             "__onednn$convolution",
             self.y,
             custom_call_api_version=2,
-            legacy_backend_config=self._message(len(operands) == 3),
+            legacy_backend_config=self._message(add is not None),
         )
         return same_axes(call(*operands), *operands)[0]  # the call itself forgets that it varies over a manual mesh
 
