@@ -32,12 +32,13 @@ def shuffled(seed: Array, epoch: Array, position: Array, size: Array) -> Array:
     """
     base = _mix(_mix(epoch.astype(jnp.uint32) + jnp.uint32(0x9E3779B9)) ^ seed)
     size = size.astype(jnp.uint32)
+    last, length = size - 1, size.astype(jnp.float32)
     x = position.astype(jnp.uint32)
     for i in range(_ROUNDS):
         word = _mix(base + jnp.uint32((2 * i + 1) * 0x85EBCA6B & 0xFFFFFFFF))
         # A number in [0, size) by a product, which vectorises where the remainder of a division does not.
         share = (word >> jnp.uint32(8)).astype(jnp.float32) * jnp.float32(2**-24)
-        offset = jnp.minimum((share * size.astype(jnp.float32)).astype(jnp.uint32), size - 1)
+        offset = jnp.minimum((share * length).astype(jnp.uint32), last)
         partner = jnp.where(offset >= x, offset - x, offset + size - x)
         coin = _mix(jnp.maximum(x, partner) ^ (word + jnp.uint32(0xC2B2AE35))) >> jnp.uint32(31)
         x = jnp.where(coin == 1, partner, x)
