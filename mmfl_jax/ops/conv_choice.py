@@ -66,19 +66,24 @@ def _choose_cpu(spec: ConvSpec, kind: str, dtype: jnp.dtype, batch: int, channel
     if math.prod(spec.kernel) == 1:  # a matmul as it stands, but one to [channels, features] over many rows is slow
         if onednn and max(spec.strides) == 1 and (dtype == jnp.bfloat16 or (kind == "weight" and channels >= 64)):
             return "onednn"
-        return "canonical" if kind == "weight" and max(spec.strides) == 1 else "im2col"
-    # Images' own gradient, and that of a small kernel, leave most of oneDNN's tiles empty.
-    few = {"forward": False, "input": channels <= (4 if features < 64 else 10), "weight": channels * features <= 160}
+        small = channels * features <= 256
+        return "canonical" if (kind == "weight" or small) and max(spec.strides) == 1 else "im2col"
+    inner, outer = (features, channels) if kind == "input" else (channels, features)
+    # Two bfloat16 of each operand take their time, which sums of many products make up for.
+    if onednn and kind != "weight" and inner * math.prod(spec.kernel) >= 256 and onednn_three_passes(spec, dtype):
+        return "onednn_bf16x3"
+    # Two bands, images' own gradient, and that of a small kernel leave most of oneDNN's tiles empty.
+    few = {
+        "forward": channels <= 2 and dtype == jnp.float32,
+        "input": channels <= (4 if features < 64 else 10),
+        "weight": channels * features <= 160,
+    }
     if onednn and not few[kind]:
-        # Two bfloat16 of each operand take their time; with few images and a large kernel, the kernel's.
-        rows, weights = batch * math.prod(spec.out_space()), math.prod(spec.kernel) * channels * features
-        worth = kind != "weight" and min(channels, features) >= 32 and (rows >= 2**11 or weights <= 2**18)
-        return "onednn_bf16x3" if worth and onednn_three_passes(spec, dtype) else "onednn"
+        return "onednn"
     if kind == "forward" and len(spec.space) == 1:
         return "im2col"  # series leave the convolution kernel idle
     # XLA's kernel computes 64 features at once; with few channels as well it does little else than load and store.
-    inner, outer = (features, channels) if kind == "input" else (channels, features)
-    narrow = (inner <= 16 and outer <= 32) or (kind == "input" and channels <= 10 and features >= 64)
+    narrow = inner <= 2 or (inner <= 16 and outer <= 32) or (kind == "input" and channels <= 10 and features >= 64)
     if kind != "weight" and narrow and pairs(spec if kind == "forward" else spec.input_gradient()):
         return "paired"
     # dy plays the kernel in the canonical weight gradient, and is read anew for every channel: from memory, once it is

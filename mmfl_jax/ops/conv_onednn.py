@@ -72,16 +72,18 @@ def onednn_forward(spec: ConvSpec, x: Array, w: Array, three: bool = False) -> A
     """Convolve with oneDNN, and with ``jax.lax`` what it does not take; ``three``: by three products of bfloat16."""
     if not onednn_computes(spec, "forward", x.dtype):
         return plain_forward(spec, x, w)
-    y = jax.ShapeDtypeStruct((x.shape[0], *spec.out_space(), w.shape[-1]), x.dtype)
-    window = spec.strides, spec.padding, spec.rhs_dilation
-    return _convolve(_Call(y, (2, 3, 0, 1), *window, spec.groups), x, w, three)
+    return _convolve(_call(spec, x, w.shape[3], (2, 3, 0, 1)), x, w, three)
 
 
 def onednn_input(spec: ConvSpec, dy: Array, w: Array, three: bool = False) -> Array:
     """Return the input gradient, a convolution of dy with the flipped kernel; with strides it stays XLA's."""
     if not onednn_computes(spec, "input", dy.dtype):
         return canonical_input(spec, dy, w)
-    return onednn_forward(spec.input_gradient(), dy, flip(w, spec.groups), three)
+    turned = spec.input_gradient()
+    if spec.groups > 1:
+        return onednn_forward(turned, dy, flip(w, spec.groups), three)
+    # oneDNN takes the kernel's channels for features and back as it lays the kernel out: no transposition before it.
+    return _convolve(_call(turned, dy, w.shape[2], (3, 2, 0, 1)), dy, jnp.flip(w, (0, 1)), three)
 
 
 def onednn_weight(spec: ConvSpec, x: Array, dy: Array) -> Array:
@@ -117,6 +119,11 @@ def _images_of_block(batch: int) -> int:
     if batch <= 16:
         return batch
     return max((n for n in range(4, 17) if batch % n == 0), default=batch)
+
+
+def _call(spec: ConvSpec, x: Array, features: int, kernel_axes: tuple[int, ...]) -> "_Call":
+    y = jax.ShapeDtypeStruct((len(x), *spec.out_space(), features), x.dtype)
+    return _Call(y, kernel_axes, spec.strides, spec.padding, spec.rhs_dilation, spec.groups)
 
 
 def _convolve(call: "_Call", x: Array, w: Array, three: bool) -> Array:
