@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 from federations import ragged_federation, simulation
 
+from mmfl_jax.engine.local import Local
 from mmfl_jax.engine.plan import Planner
 from mmfl_jax.engine.reference import reference_round
-from mmfl_jax.engine.round import AXIS, finish, keep_private, make_round, train_device
+from mmfl_jax.engine.round import AXIS, finish, finite, keep_private, make_round, train_device
 
 SIZES = [1, 3, 17, 1000, 8, 40]
 SINGLE = [("s1",), ("s2",), ("s1",), ("s2",), ("s2",), ("s1",)]
@@ -130,6 +131,18 @@ def test_round_compiles_once_though_cohorts_differ():
         state, _ = function(state, sim.execution.data, plans, key)
     assert len(seen) > 1  # groups came with different numbers of clients
     assert function._cache_size() == 1
+
+
+def test_one_value_that_is_not_finite_is_found_wherever_it_stands():
+    shapes = {"scalar": (), "bias": (5,), "dense": (3, 4), "kernel": (3, 3, 2, 4), "empty": (2, 0)}
+    holds = jax.jit(lambda params: finite(Local(params, {"mean": params["bias"]}, ())))
+    large = {name: np.full(shape, -3e38, np.float32) for name, shape in shapes.items()}
+    assert holds(large)  # neither sums nor products overflow
+    for name in set(shapes) - {"empty"}:
+        for wrong in (np.nan, np.inf, -np.inf):
+            one = large[name].copy()
+            one.reshape(-1)[-1] = wrong
+            assert not holds({**large, name: one}), (name, wrong)
 
 
 def test_client_with_an_update_that_is_not_finite_is_left_out_and_counted():

@@ -31,7 +31,7 @@ def _compiler_options(mesh: Mesh) -> dict[str, str | bool]:
     """Return the options of a round's compilation: on a CPU, what makes its loops faster."""
     if mesh.devices.flat[0].platform != "cpu":
         return {}
-    # Without it a loop copies what it carries, parameters among them, also where nothing needs the copy.
+    # XLA's default is False, and its loops then copy what they carry, parameters among them, where nothing needs it.
     options: dict[str, str | bool] = {"xla_cpu_copy_insertion_use_region_analysis": True}
     if mesh.size >= (os.cpu_count() or 1):
         # With a device a core, operations of one device on the threads of another only get in each other's way.

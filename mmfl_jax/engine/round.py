@@ -66,7 +66,8 @@ def finite(local: Local) -> Array:
     """Return whether every parameter and statistic of a client is finite."""
     # 0 times x is 0, or NaN. As a product with a vector of zeros it is read at the memory's rate on CPU; a reduction of
     # what isfinite says takes several times as long.
-    rows = [x.astype(jnp.float32).reshape(-1, x.shape[-1] if x.ndim else 1) for x in jax.tree.leaves(local[:2])]
+    leaves = [x.astype(jnp.float32) for x in jax.tree.leaves(local[:2]) if x.size]
+    rows = [x.reshape(-1, x.shape[-1] if x.ndim else 1) for x in leaves]
     rest = [jnp.matmul(x, jnp.zeros(x.shape[-1])).sum() for x in rows]
     return functools.reduce(jnp.add, rest, jnp.float32(0)) == 0  # a client may train nothing at all
 

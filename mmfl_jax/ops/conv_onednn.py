@@ -82,7 +82,7 @@ def onednn_input(spec: ConvSpec, dy: Array, w: Array, three: bool = False) -> Ar
     turned = spec.input_gradient()
     if spec.groups > 1:
         return onednn_forward(turned, dy, flip(w, spec.groups), three)
-    # oneDNN takes the kernel's channels for features and back as it lays the kernel out: no transposition before it.
+    # The kernel stays [height, width, channels, features]: naming its axes exchanged spares the transposition.
     return _convolve(_call(turned, dy, w.shape[2], (3, 2, 0, 1)), dy, jnp.flip(w, (0, 1)), three)
 
 
