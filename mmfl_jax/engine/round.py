@@ -66,7 +66,7 @@ def finite(local: Local) -> Array:
     """Return whether every parameter and statistic of a client is finite."""
     # 0 times x is 0, or NaN. As a product with a vector of zeros it is read at the memory's rate on CPU; a reduction of
     # what isfinite says takes several times as long.
-    leaves = [x.astype(jnp.float32) for x in jax.tree.leaves(local[:2]) if x.size]
+    leaves = [x.astype(jnp.float32) for x in jax.tree.leaves((local.params, local.stats)) if x.size]
     rows = [x.reshape(-1, x.shape[-1] if x.ndim else 1) for x in leaves]
     rest = [jnp.matmul(x, jnp.zeros(x.shape[-1])).sum() for x in rows]
     return functools.reduce(jnp.add, rest, jnp.float32(0)) == 0  # a client may train nothing at all
@@ -172,9 +172,8 @@ def train_group(
 
     def body(i: Array, carry: tuple[Variables, Sums]) -> tuple[Variables, Sums]:
         private, sums = carry
-        clients = plan.clients[i]
-        local, good, sums = train_chunk(program, group, state, data, clients, plan.steps[i], seeds[i], sums)
-        size = data.sizes[jnp.maximum(clients, 0)].astype(jnp.float32)
+        local, good, sums = train_chunk(program, group, state, data, plan.clients[i], plan.steps[i], seeds[i], sums)
+        size = data.sizes[index[i]].astype(jnp.float32)
         weight = jnp.where(good, size if program.weighting == "samples" else 1.0, 0.0)
         sums = add_update(program, group, state, sums, local, weight)
         trained = {**local.params, **local.stats}

@@ -60,17 +60,17 @@ def choose(spec: ConvSpec, kind: str, dtype: jnp.dtype, batch: int, channels: in
 
 
 def _choose_cpu(spec: ConvSpec, kind: str, dtype: jnp.dtype, batch: int, channels: int, features: int) -> str:
-    onednn = onednn_computes(spec, kind, dtype)
+    onednn, taps = onednn_computes(spec, kind, dtype), math.prod(spec.kernel)
     if spec.groups > 1:
         return "onednn" if onednn else "canonical"
-    if math.prod(spec.kernel) == 1:  # a matmul as it stands, but one to [channels, features] over many rows is slow
+    if taps == 1:  # a matmul as it stands, but one to [channels, features] over many rows is slow
         if onednn and max(spec.strides) == 1 and (dtype == jnp.bfloat16 or (kind == "weight" and channels >= 64)):
             return "onednn"
         small = len(spec.space) == 2 and channels * features <= 256  # XLA's own kernel has no columns to lay out
         return "canonical" if (kind == "weight" or small) and max(spec.strides) == 1 else "im2col"
     inner, outer = (features, channels) if kind == "input" else (channels, features)
     # Two bfloat16 of each operand take their time, which sums of many products make up for.
-    if onednn and kind != "weight" and inner * math.prod(spec.kernel) >= 256 and onednn_three_passes(spec, dtype):
+    if onednn and kind != "weight" and inner * taps >= 256 and onednn_three_passes(spec, dtype):
         return "onednn_bf16x3"
     # Else two bands, images' own gradient, and that of a small kernel leave most of oneDNN's tiles empty. In bfloat16
     # XLA's kernels are slower still.

@@ -72,7 +72,7 @@ def onednn_forward(spec: ConvSpec, x: Array, w: Array, three: bool = False) -> A
     """Convolve with oneDNN, and with ``jax.lax`` what it does not take; ``three``: by three products of bfloat16."""
     if not onednn_computes(spec, "forward", x.dtype):
         return plain_forward(spec, x, w)
-    return _convolve(_call(spec, x, w.shape[3], (2, 3, 0, 1)), x, w, three)
+    return _convolve(_Call.of(spec, x, w.shape[3], (2, 3, 0, 1)), x, w, three)
 
 
 def onednn_input(spec: ConvSpec, dy: Array, w: Array, three: bool = False) -> Array:
@@ -83,7 +83,7 @@ def onednn_input(spec: ConvSpec, dy: Array, w: Array, three: bool = False) -> Ar
     if spec.groups > 1:
         return onednn_forward(turned, dy, flip(w, spec.groups), three)
     # The kernel stays [height, width, channels, features]: naming its axes exchanged spares the transposition.
-    return _convolve(_call(turned, dy, w.shape[2], (3, 2, 0, 1)), dy, jnp.flip(w, (0, 1)), three)
+    return _convolve(_Call.of(turned, dy, w.shape[2], (3, 2, 0, 1)), dy, jnp.flip(w, (0, 1)), three)
 
 
 def onednn_weight(spec: ConvSpec, x: Array, dy: Array) -> Array:
@@ -121,11 +121,6 @@ def _images_of_block(batch: int) -> int:
     return max((n for n in range(4, 17) if batch % n == 0), default=batch)
 
 
-def _call(spec: ConvSpec, x: Array, features: int, kernel_axes: tuple[int, ...]) -> "_Call":
-    y = jax.ShapeDtypeStruct((len(x), *spec.out_space(), features), x.dtype)
-    return _Call(y, kernel_axes, spec.strides, spec.padding, spec.rhs_dilation, spec.groups)
-
-
 def _convolve(call: "_Call", x: Array, w: Array, three: bool) -> Array:
     """Convolve as they are, or float32 as the three large ones of the four products of two bfloat16 each.
 
@@ -154,6 +149,12 @@ class _Call:
     padding: tuple[tuple[int, int], ...]
     dilation: tuple[int, ...]
     groups: int = 1
+
+    @classmethod
+    def of(cls, spec: ConvSpec, x: Array, features: int, kernel_axes: tuple[int, ...]) -> "_Call":
+        """Return the convolution of ``x`` that ``spec`` says."""
+        y = jax.ShapeDtypeStruct((len(x), *spec.out_space(), features), x.dtype)
+        return cls(y, kernel_axes, spec.strides, spec.padding, spec.rhs_dilation, spec.groups)
 
     def __call__(self, x: Array, w: Array, add: Array | None = None) -> Array:
         """Return the convolution, with ``add`` of its shape added."""
