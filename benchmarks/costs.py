@@ -27,7 +27,7 @@ from mmfl_jax import Federation, Simulation, Study, costs
 from mmfl_jax.build import open_federation
 from mmfl_jax.study import load_study
 
-# name in the table: the study's algorithm. FedAvg is one encoder over all channels, averaged over all clients.
+# name in the table: the study's method. FedAvg is one encoder over all channels, averaged over all clients.
 CONFIGURATIONS = {"fedavg": "unified", "mf": "mf", "mf+fw": "mf+fw", "mf+fw+mim": "mf+fw+mim"}
 QUICKSTART = pathlib.Path(__file__).parents[1] / "experiments" / "quickstart.py"
 
@@ -49,7 +49,7 @@ def resnet18(rounds: int, clients: int, steps: int) -> tuple[Study, Federation]:
 def measure(study: Study, federation: Federation, scored: bool) -> list[dict[str, Any]]:
     """Return a row for each configuration."""
     simulations = {
-        name: Simulation(study.replace(algorithm=algorithm), federation) for name, algorithm in CONFIGURATIONS.items()
+        name: Simulation(study.replace(method=method), federation) for name, method in CONFIGURATIONS.items()
     }
     lines: dict[str, list[dict[str, Any]]] = {name: [] for name in simulations}
     for simulation in simulations.values():
@@ -68,7 +68,7 @@ def measure(study: Study, federation: Federation, scored: bool) -> list[dict[str
 def row_of(name: str, simulation: Simulation, lines: list[dict[str, Any]], scored: bool) -> dict[str, Any]:
     """Return what one configuration cost and scored."""
     cost, last, program = simulation.cost(), lines[-1], simulation.program
-    bytes_of = lambda group: costs.client_bytes(program, simulation.state, group)
+    bytes_of = lambda group: costs.client_bytes(program, simulation.state, simulation.execution.example(group), group)
     traffic = {"+".join(held): bytes_of(group) for group, held in enumerate(program.groups)}
     # The first round of a process still loads and allocates.
     seconds = [line["seconds"] for line in lines[1:] or lines]

@@ -24,7 +24,7 @@ from flax import nnx
 
 from mmfl_jax import Simulation, Study
 from mmfl_jax.archives.base import Archive, ModalitySpec
-from mmfl_jax.engine.local import draw_batch
+from mmfl_jax.engine.batches import draw_batch
 from mmfl_jax.engine.round import client_seeds
 from mmfl_jax.federation import Federation
 from mmfl_jax.models import clip
@@ -78,11 +78,11 @@ def simulation(model: clip.CLIP, chunk: int, cohort: int) -> Simulation:
     """Return FedRSCLIP on the federation."""
     tokens = names(model.config.vocabulary)
     study = Study(
-        algorithm="fedrsclip",
+        method="fedrsclip",
         clip="random",
         batch_size=BATCH,
         local_steps=STEPS,
-        clients_per_round=cohort,
+        participation=str(cohort),
         chunk_size=chunk,
         client_optimizer="sgd",
         client_learning_rate=RATE,
@@ -95,7 +95,7 @@ def simulation(model: clip.CLIP, chunk: int, cohort: int) -> Simulation:
 
 def inputs(sim: Simulation, model: clip.CLIP, repeats: int) -> tuple[np.ndarray, dict[str, Any]]:
     """Return the first round's clients, and what the loop needs to train them: the engine's own weights and batches."""
-    (members,) = sim._members(0)
+    (members,) = sim.cohort(0).members
     data = sim.execution.example(0)
     seeds = client_seeds(jax.random.fold_in(jax.random.key(sim.study.seed), 0), data.ids[members])
     draw = jax.jit(jax.vmap(lambda c, seed, step: draw_batch(sim.program, data, c, seed, step), (None, None, 0)))
@@ -111,7 +111,7 @@ def time_engine(sim: Simulation, repeats: int) -> tuple[list[float], dict[str, n
     """Return seconds of each round after the first one, and the prompts after the first."""
     sim.run_round()
     prompts = {name: np.array(sim.state.params[f"prompts/{name}/tokens"]) for name in PROMPTS[:1]}
-    prompts["private"] = np.array(sim.state.clients[0]["prompts/private/tokens"])
+    prompts["private"] = np.array(sim.state.clients[0]["variables"]["prompts/private/tokens"])
     seconds = []
     for _ in range(repeats):
         begin = time.perf_counter()

@@ -28,8 +28,8 @@ from common import Shape, emit, host, parser, random_federation, use_devices
 from mmfl_jax import Simulation, Study, costs
 from mmfl_jax.archives.twin_statistics import COUNTRY_SEASONS, COUNTRY_SIZES
 from mmfl_jax.engine.plan import Planner, local_steps
-from mmfl_jax.federation.federation import _modality_sets
-from mmfl_jax.federation.partition import Part
+from mmfl_jax.federation.assignment import assign_modalities
+from mmfl_jax.federation.partition import Part, Parts
 
 # name: shapes of a sample, and the study's options. Local steps make up for a small model, so that a round of 32
 # clients takes long beside the round's own fixed milliseconds.
@@ -67,7 +67,7 @@ def rounds_of(simulation: Simulation, seconds: float) -> float:
 def measure(model: str, chunk: int, clients: list[int], turns: int, heard: Compilations) -> list[dict]:
     """Return a row for each number of clients."""
     shapes, options = MODELS[model]
-    study = Study(**{"algorithm": "mf", "batch_size": 8, "chunk_size": chunk, **options})
+    study = Study(**{"method": "mf", "batch_size": 8, "chunk_size": chunk, **options})
     simulations, rows = [], []
     for number in clients:
         simulations.append(Simulation(study, random_federation(number, SAMPLES, shapes)))
@@ -113,14 +113,11 @@ def padding_row(layout: str, sizes: list[int], chunk: int, devices: int) -> dict
     ``padding_waste`` is the engine's: client-steps computed for nothing, as a chunk runs as long as its longest client.
     ``device_waste`` adds the time that devices wait for the last one.
     """
-    parts = [Part(str(i), np.arange(size)) for i, size in enumerate(sizes)]
-    dealt = _modality_sets(parts, ("s1", "s2"), "single", 0)
-    steps = [
-        local_steps(np.array([len(part.samples) for part, held in dealt if held == (m,)]), 1, BATCH)
-        for m in ("s1", "s2")
-    ]
+    parts = Parts.of([Part(str(i), np.arange(size)) for i, size in enumerate(sizes)])
+    _, sets, held = assign_modalities(parts, ("s1", "s2"), "single", 0)
+    steps = [local_steps(parts.sizes[held == i], 1, BATCH) for i in range(len(sets))]
     chunks = [min(chunk, len(s)) for s in steps]
-    plans, cost = Planner(steps, chunks, devices, 0).lay([np.arange(len(s)) for s in steps])
+    plans, cost = Planner(steps, chunks, devices, [len(s) for s in steps]).lay([np.arange(len(s)) for s in steps])
     busy = sum(plan.steps.max(axis=-1).sum(axis=-1) * size for plan, size in zip(plans, chunks))
     return {
         "benchmark": "padding",

@@ -13,20 +13,20 @@ from pathlib import Path
 from mmfl_jax import Study
 from mmfl_jax.study import load_study
 
-ALGORITHMS = ("unified", "mf", "mf+fw", "mf+mim", "mf+fw+mim")
+METHODS = ("unified", "mf", "mf+fw", "mf+mim", "mf+fw+mim")
 
 
 def studies(seeds: int = 3) -> list[Study]:
-    """Return the quickstart study for every algorithm and seed."""
+    """Return the quickstart study for every method and seed."""
     base = load_study(str(Path(__file__).with_name("quickstart.py"))).replace(checkpoint_every=20)
     return [
-        base.replace(name=f"{algorithm}-seed{seed}", algorithm=algorithm, seed=seed)
+        base.replace(name=f"{method}-seed{seed}", method=method, seed=seed)
         for seed in range(seeds)
-        for algorithm in ALGORITHMS
+        for method in METHODS
     ]
 
 
 if __name__ == "__main__":
-    from sweep import sweep
+    from mmfl_jax.runs import sweep
 
     sweep(studies(), Path(sys.argv[1]))

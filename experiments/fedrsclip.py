@@ -1,4 +1,4 @@
-"""What FedRSCLIP's prompts and constraints bring: the demo for every algorithm and ablation, over seeds.
+"""What FedRSCLIP's prompts and constraints bring: the demo for every method and ablation, over seeds.
 
 Command: python experiments/fedrsclip.py runs/fedrsclip
 Time: 14 minutes on one core of a shared Intel Xeon that others used too, JAX 0.10.2
@@ -18,10 +18,10 @@ from mmfl_jax import Study
 from mmfl_jax.study import load_study
 
 VARIANTS = {
-    "zero-shot": {"algorithm": "clip", "rounds": 0},
-    "linear": {"algorithm": "linear"},
-    "PromptFL": {"algorithm": "promptfl"},
-    "local prompts": {"algorithm": "local-prompts"},
+    "zero-shot": {"method": "clip", "rounds": 0},
+    "linear": {"method": "linear"},
+    "PromptFL": {"method": "promptfl"},
+    "local prompts": {"method": "local-prompts"},
     "FedRSCLIP": {},
     "without PACL": {"pacl_weight": 0.0},
     "without CMFAC": {"cmfac_weight": 0.0},
@@ -57,7 +57,7 @@ def table(output: Path, seeds: int) -> Table:
 
 
 if __name__ == "__main__":
-    from sweep import sweep
+    from mmfl_jax.runs import sweep
 
     output, seeds = Path(sys.argv[1]), 3
     sweep(studies(seeds), output)

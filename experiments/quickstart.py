@@ -13,7 +13,7 @@ study = Study(
     image_size=32,
     samples=4000,
     partition="ds2",
-    algorithm="mf+fw+mim",
+    method="mf+fw+mim",
     # Clients hold one modality each, so sum and mean train alike; with both present, the sum adds up their evidence.
     fusion="sum",
     logit_calibration="relative",

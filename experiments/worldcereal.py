@@ -20,7 +20,7 @@ study = Study(
     partition="by:region",
     clients=16,
     test_split="by:region:0/5",
-    algorithm="mf+fw+mim",
+    method="mf+fw+mim",
     whitening_where="stem",
     whitening_moments="pooled",  # an owner's batch has the classes of its regions: its own moments would hide them
     width=256,
@@ -35,35 +35,33 @@ study = Study(
     batch_size=32,
     client_optimizer="sgd",
     client_learning_rate=1.0,
-    server_optimizer="adam",
-    server_learning_rate=1e-3,
-    server_epsilon=1e-6,
+    algorithm="fedadam:rate=1e-3:tau=1e-6",
     server_schedule="cosine",
     evaluate_every=50,
     checkpoint_every=250,
 )
 
-ALGORITHMS = ("unified", "mf", "mf+fw", "mf+mim", "mf+fw+mim")
+METHODS = ("unified", "mf", "mf+fw", "mf+mim", "mf+fw+mim")
 FOLDS = 5
 
 
 def studies(archive: Path, seeds: int = 3) -> list[Study]:
-    """Return the study for every algorithm, seed and fold."""
+    """Return the study for every method, seed and fold."""
     return [
         study.replace(
-            name=f"{algorithm}-seed{seed}-fold{fold}",
+            name=f"{method}-seed{seed}-fold{fold}",
             archive=f"arrays:{archive}",
-            algorithm=algorithm,
+            method=method,
             seed=seed,
             test_split=f"by:region:{fold}/{FOLDS}",
         )
         for seed in range(seeds)
-        for algorithm in ALGORITHMS
+        for method in METHODS
         for fold in range(FOLDS)
     ]
 
 
 if __name__ == "__main__":
-    from sweep import sweep
+    from mmfl_jax.runs import sweep
 
     sweep(studies(Path(sys.argv[1])), Path(sys.argv[2]), folds=("test_split",))

@@ -11,7 +11,6 @@ from typing import Any
 import jax.numpy as jnp
 from flax import nnx
 
-from mmfl_jax.algorithms import Entry, find
 from mmfl_jax.archives.base import Archive
 from mmfl_jax.errors import UserError
 from mmfl_jax.models import clip
@@ -25,18 +24,18 @@ DTYPES = {"float32": None, "bfloat16": jnp.dtype(jnp.bfloat16)}
 TINY, SMALL = "tiny", "small"
 
 
-def check(study: Study, entry: Entry) -> None:
-    """Raise UserError for the first option of prompts whose value does not fit the algorithm."""
+def check(study: Study, prompts: tuple[str, ...]) -> None:
+    """Raise UserError for the first option of prompts whose value does not fit a method with these ``prompts``."""
     if "{}" not in study.prompt_template:
         raise UserError(f"--prompt-template {study.prompt_template!r} has no {{}}, where the class name goes")
-    if entry.prompts and study.prompt_branches not in (MEAN, *entry.prompts):
+    if prompts and study.prompt_branches not in (MEAN, *prompts):
         raise UserError(
-            f"--prompt-branches {study.prompt_branches}: --algorithm {study.algorithm} has no such prompt; "
-            f"mean or {' or '.join(entry.prompts)}"
+            f"--prompt-branches {study.prompt_branches}: --method {study.method} has no such prompt; "
+            f"mean or {' or '.join(prompts)}"
         )
-    if entry.design == "prompts" and not study.clip:
+    if not study.clip:
         raise UserError(
-            f"--algorithm {study.algorithm} needs --clip, the file or folder of CLIP's weights ({TINY}: random ones, "
+            f"--method {study.method} needs --clip, the file or folder of CLIP's weights ({TINY}: random ones, "
             f"{SMALL}: a small CLIP trained here)"
         )
 
@@ -69,7 +68,7 @@ def facts(study: Study) -> dict[str, Any]:
 
     ``trained_classes`` is there where the weights' ``config.json`` tells what a small CLIP was trained on.
     """
-    if not (find(study.algorithm).on_features and study.clip):
+    if not study.clip:
         return {}
     model = clip_of(study)
     config = model.config
@@ -106,40 +105,46 @@ def feature_length(study: Study, archive: Archive) -> int:
     """
     shapes = {m: spec.shape for m, spec in archive.modalities.items()}
     if not study.clip and any(len(shape) == 3 for shape in shapes.values()):
-        raise UserError(f"--algorithm {study.algorithm} on images needs --clip, the weights that make features of them")
+        raise UserError(f"--method {study.method} on images needs --clip, the weights that make features of them")
     if len(shapes) != 1 or any(len(shape) != 1 for shape in shapes.values()):
         raise UserError(
-            f"--algorithm {study.algorithm} needs one modality of image features, archive {archive.name} has {shapes}; "
+            f"--method {study.method} needs one modality of image features, archive {archive.name} has {shapes}; "
             "choose scenes:DIR, or one vector by --modalities"
         )
     if archive.task != "multiclass":
         raise UserError(
-            f"--algorithm {study.algorithm} needs one class a sample (multiclass), archive {archive.name} is "
-            f"{archive.task}"
+            f"--method {study.method} needs one class a sample (multiclass), archive {archive.name} is {archive.task}"
         )
     return next(iter(shapes.values()))[0]
 
 
-def make_models(study: Study, entry: Entry, archive: Archive) -> tuple[Callable[..., nnx.Module], ...]:
+MakeModel = Callable[[tuple[str, ...]], nnx.Module]
+
+
+def linear_head(study: Study, archive: Archive) -> MakeModel:
+    """Return what makes a dense layer on an archive's image features."""
+    length = feature_length(study, archive)
+    return lambda held: LinearHead(length, len(archive.class_names), nnx.Rngs(study.seed))
+
+
+def prompt_models(study: Study, archive: Archive, prompts: tuple[str, ...]) -> tuple[MakeModel, MakeModel]:
     """Return what makes the clients' model, and what makes the one that the server evaluates.
 
-    The server has no private prompt: it answers with the shared one alone, where there is one.
+    Without prompts both are zero-shot. The server has no private prompt: it answers with the shared one alone, where
+    there is one.
 
     Raises:
       UserError: for an archive without image features, or features of another length than the texts'.
     """
-    length = feature_length(study, archive)
-    if entry.design == "linear":
-        head = lambda held: LinearHead(length, len(archive.class_names), nnx.Rngs(study.seed))
-        return head, head
-    model = clip_of(study)
+    check(study, prompts)
+    length, model = feature_length(study, archive), clip_of(study)
     if length != model.config.projection:
         raise UserError(
             f"--clip {study.clip}: its features have length {model.config.projection}, those of archive "
             f"{archive.name} {length}; take the CLIP that made them"
         )
     tokenizer = _tokenizer(study)
-    if not entry.prompts:
+    if not prompts:
         texts = [study.prompt_template.replace("{}", name) for name in archive.class_names]
         tokens = clip.tokenize(texts, tokenizer, model.config)
         zero_shot = lambda held: ZeroShot(model, tokens)
@@ -148,5 +153,5 @@ def make_models(study: Study, entry: Entry, archive: Archive) -> tuple[Callable[
     learner = lambda prompts, branches: (
         lambda held: PromptLearner(model, names, prompts, study.prompt_tokens, branches, nnx.Rngs(study.seed))
     )
-    clients = learner(entry.prompts, study.prompt_branches)
-    return clients, learner((SHARED,), SHARED) if SHARED in entry.prompts else clients
+    clients = learner(prompts, study.prompt_branches)
+    return clients, learner((SHARED,), SHARED) if SHARED in prompts else clients

@@ -1,4 +1,4 @@
-"""The command line: run, evaluate, compare, report, list."""
+"""The command line: run, sweep, evaluate, compare, report, list."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
-from tyro.conf import OmitArgPrefixes, Positional
+from tyro.conf import OmitArgPrefixes, Positional, UseAppendAction
 
 from mmfl_jax.errors import UserError
 from mmfl_jax.study import Study, experiments, load_study
@@ -44,21 +44,19 @@ def run(reference: str, arguments: list[str]) -> None:
     study = chosen.study
     import jax
 
-    from mmfl_jax import run_directory, runs
+    from mmfl_jax import runs
     from mmfl_jax.build import check
+    from mmfl_jax.runs import directory
     from mmfl_jax.simulation import Simulation
 
     check(study)
-    if 0 < study.devices <= (os.cpu_count() or 1):
-        # A CPU is one device unless told otherwise; with one a core, each core trains clients of its own.
-        with contextlib.suppress(RuntimeError):  # JAX is running already: what it has is what there is
-            jax.config.update("jax_num_cpu_devices", study.devices)
+    _make_devices(study.devices)
     if chosen.resume and chosen.run_dir is None:
         raise UserError("--resume needs --run-dir, the directory of the run to continue")
-    run_dir = chosen.run_dir or run_directory.fresh_run_dir(study)
+    run_dir = chosen.run_dir or directory.fresh_run_dir(study)
     if chosen.compilation_cache is not None:
         jax.config.update("jax_compilation_cache_dir", str(chosen.compilation_cache))
-    run_directory.Writer(run_dir, study, chosen.resume)  # refuse before the archive is read
+    directory.Writer(run_dir, study, chosen.resume)  # refuse before the archive is read
     summary = runs.run(
         Simulation(study), run_dir, resume=chosen.resume, quiet=chosen.quiet, tensorboard=chosen.tensorboard
     )
@@ -69,6 +67,51 @@ def run(reference: str, arguments: list[str]) -> None:
 
         Console().print(result_table(summary))
         print(f"report: {run_dir / 'report.html'}")
+
+
+def _make_devices(devices: int) -> None:
+    """Make this many devices of the CPU, which is one unless told otherwise; each core can train clients of its own."""
+    import jax
+
+    if 0 < devices <= (os.cpu_count() or 1):
+        with contextlib.suppress(RuntimeError):  # JAX is running already: what it has is what there is
+            jax.config.update("jax_num_cpu_devices", devices)
+
+
+@dataclasses.dataclass(frozen=True)
+class Sweep:
+    """Run a study for every combination of values and every seed, and compare; the same command goes on after a stop.
+
+    Each run has a directory of its own in --run-dir, beside sweep.json, comparison.json, .md and .png.
+    """
+
+    study: OmitArgPrefixes[Study]
+    vary: UseAppendAction[tuple[str, ...]] = ()
+    """FIELD=VALUE,VALUE: a field of the study and its values; may be given again for further fields."""
+    folds: UseAppendAction[tuple[str, ...]] = ()
+    """FIELD=VALUE,VALUE: as --vary, but the values' runs count as one, by their mean."""
+    seeds: int = 1
+    """How many seeds, from --seed on."""
+    run_dir: Path | None = None
+    """Directory of the sweep."""
+    quiet: bool = False
+    """Show no progress and no tables."""
+
+
+def sweep(reference: str, arguments: list[str]) -> None:
+    """Sweep over the study ``reference`` with the options in ``arguments``."""
+    study = load_study(reference)
+    chosen = tyro.cli(Sweep, prog=f"mmfl-jax sweep {reference}", args=arguments, default=Sweep(study=study))
+    if chosen.run_dir is None:
+        raise UserError("mmfl-jax sweep needs --run-dir, the directory of the sweep")
+    from mmfl_jax.runs.grid import make_grid, open_grid
+
+    grid = make_grid(chosen.study, chosen.vary, chosen.folds, chosen.seeds)
+    studies = open_grid(chosen.run_dir, grid)
+    _make_devices(max(study.devices for study in studies))
+    from mmfl_jax import runs
+
+    runs.sweep(studies, chosen.run_dir, tuple(grid.folds), quiet=chosen.quiet)
 
 
 def evaluate(run_dir: Annotated[Path, Positional], archive: str | None = None, best: bool = False) -> None:
@@ -96,20 +139,33 @@ def evaluate(run_dir: Annotated[Path, Positional], archive: str | None = None, b
     print(f"round {simulation.round_number} on {name}, written to {shown}")
 
 
-def compare(run_dirs: Annotated[tuple[Path, ...], Positional], output: Path | None = None) -> None:
-    """Show runs side by side, seeds of one configuration as mean and spread.
+def compare(
+    run_dirs: Annotated[tuple[Path, ...], Positional],
+    output: Path | None = None,
+    target: str | None = None,
+    baseline: str | None = None,
+    folds: tuple[str, ...] = (),
+) -> None:
+    """Show runs side by side, seeds of one configuration as mean and spread, and their paired differences.
 
     Args:
         run_dirs: of the runs.
-        output: draw scores against rounds into this PNG.
+        output: draw scores against rounds into this PNG, against bytes and simulated time into others beside it.
+        target: tell what it cost to reach this score of the modalities together, such as f1_micro=0.45; by default
+            95 % of the best.
+        baseline: name of the row that the others are compared with; the first by default.
+        folds: fields, such as test_split, whose runs count as one by their mean.
     """
     from rich.console import Console
 
     from mmfl_jax import report
 
-    Console().print(report.comparison_table(report.compare(list(run_dirs))))
+    runs, averaged = list(run_dirs), [field.replace("-", "_") for field in folds]
+    goal = report.parse_target(target) if target is not None else None
+    for table in report.comparison_tables(report.compare(runs, folds=averaged, target=goal, baseline=baseline)):
+        Console().print(table)
     if output is not None:
-        print(report.write_comparison(list(run_dirs), output))
+        print(*report.write_comparison(runs, output, folds=averaged), sep="\n")
 
 
 def report(run_dir: Annotated[Path, Positional]) -> None:
@@ -123,7 +179,7 @@ def report(run_dir: Annotated[Path, Positional]) -> None:
     print(write_report(run_dir))
 
 
-def list_(what: Annotated[Literal["studies", "algorithms", "archives"], Positional]) -> None:
+def list_(what: Annotated[Literal["studies", "methods", "algorithms", "archives"], Positional]) -> None:
     """List what there is to choose from.
 
     Args:
@@ -131,10 +187,12 @@ def list_(what: Annotated[Literal["studies", "algorithms", "archives"], Position
     """
     from mmfl_jax import archives
     from mmfl_jax.algorithms import algorithms
+    from mmfl_jax.methods import methods
 
     rows = {
         "studies": lambda: {name: _headline(path) for name, path in experiments().items()},
-        "algorithms": lambda: {name: entry.summary for name, entry in algorithms().items()},
+        "methods": lambda: {name: f"{method.summary} ({method.reference})" for name, method in methods().items()},
+        "algorithms": lambda: {name: entry.line for name, entry in algorithms().items()},
         "archives": archives.archives,
     }[what]()
     width = max(map(len, rows), default=0)
@@ -147,6 +205,7 @@ def _headline(path: Path) -> str:
     return (ast.get_docstring(ast.parse(path.read_text())) or "").partition("\n")[0]
 
 
+STUDY_COMMANDS: dict[str, Callable[[str, list[str]], None]] = {"run": run, "sweep": sweep}
 COMMANDS: dict[str, Callable[..., None]] = {
     "evaluate": evaluate,
     "compare": compare,
@@ -157,10 +216,13 @@ COMMANDS: dict[str, Callable[..., None]] = {
 USAGE = """usage: mmfl-jax COMMAND ...
 
   run STUDY [--run-dir DIR] [--resume] [OPTIONS]   run a study of experiments/, or a .py file; every field is an option
+  sweep STUDY --vary FIELD=V,V... --seeds N --run-dir DIR [--folds FIELD=V,V] [OPTIONS]
+                                                   run every combination of values and seeds, go on, compare
   evaluate RUN_DIR [--archive A]                   score a run's model on its test samples, or on another archive's
-  compare RUN_DIR... [--output FILE.png]           show runs side by side, seeds of one configuration together
+  compare RUN_DIR... [--output FILE.png] [--target METRIC=VALUE] [--baseline NAME] [--folds FIELD]
+                                                   show runs side by side, seeds of one configuration together
   report RUN_DIR                                   write report.html and figures/ again
-  list studies|algorithms|archives                 show what there is to choose from
+  list studies|methods|algorithms|archives          show what there is to choose from
 
 `mmfl-jax run STUDY --help` lists the options; --debug shows the traceback of an error."""
 
@@ -169,15 +231,15 @@ def _dispatch(arguments: list[str]) -> None:
     command, rest = (arguments[0], arguments[1:]) if arguments else ("--help", [])
     if command in ("-h", "--help"):
         print(USAGE)
-    elif command == "run":
+    elif command in STUDY_COMMANDS:
         if not rest or rest[0].startswith("-"):
             print(USAGE)
-            raise UserError("mmfl-jax run needs a STUDY first, such as quickstart")
-        run(rest[0], rest[1:])
+            raise UserError(f"mmfl-jax {command} needs a STUDY first, such as quickstart")
+        STUDY_COMMANDS[command](rest[0], rest[1:])
     elif command in COMMANDS:
         tyro.cli(COMMANDS[command], prog=f"mmfl-jax {command}", args=rest)
     else:
-        raise UserError(f"command {command!r} is unknown; one of run, {', '.join(COMMANDS)}")
+        raise UserError(f"command {command!r} is unknown; one of {', '.join([*STUDY_COMMANDS, *COMMANDS])}")
 
 
 def _one_line(message: Warning | str, *place: Any, **more: Any) -> None:

@@ -10,37 +10,40 @@ import jax
 import jax.extend
 import jax.numpy as jnp
 
-from mmfl_jax.engine.local import GroupData, draw_batch, local_step
+from mmfl_jax.algorithms.transforms import FLOAT_BYTES as _FLOAT
+from mmfl_jax.algorithms.transforms import float_bytes
+from mmfl_jax.engine.batches import GroupData, draw_batch
+from mmfl_jax.engine.client import Client, Facts, begin, end, local_step
 from mmfl_jax.engine.program import Program
-from mmfl_jax.engine.round import start
+from mmfl_jax.engine.server import message_shapes
 from mmfl_jax.engine.state import ServerState
 from mmfl_jax.ops import conv_form
 
-_FLOAT = 4
 
-
-def client_bytes(program: Program, state: ServerState, group: int, places: int = 0) -> tuple[int, int]:
+def client_bytes(program: Program, state: ServerState, data: GroupData, group: int, places: int = 0) -> tuple[int, int]:
     """Return the bytes that one client of ``group`` sends up and receives down in a round.
 
-    Everything averaged travels as float32 both ways. With MIM by prototypes a client receives those of the other
-    modalities and sends class sums and counts of its own; by places it sends and receives one projection a place.
+    Up goes the message, as its transforms encode it, with moments as float32; down go the parameters, the moments, and
+    what the algorithm broadcasts, as float32. Objectives say their own: with MIM by prototypes a client receives those
+    of the other modalities and sends class sums and counts of its own; by places one projection a place.
 
     Args:
         program: of the federation.
         state: gives the shapes.
+        data: of the client's group; gives the shapes.
         group: the client's group.
-        places: of the client, for MIM by places.
+        places: of the client, for objectives by places.
     """
-    sent_params, sent_stats = program.sent(group)
-    model = sum(state.params[n].size for n in sent_params) + sum(state.stats[n].size for n in sent_stats)
-    up = down = model * _FLOAT
-    relay = program.relay
-    if relay is not None and state.relay:
-        own = [m for m in state.relay if m in program.groups[group]]
-        others = [m for m in state.relay if len(own) > 1 or m not in own]
-        slots = places if relay.source == "places" else len(state.relay[relay.modalities[0]]["known"])
-        up += len(own) * slots * (relay.size + 1) * _FLOAT
-        down += len(others) * slots * relay.size * _FLOAT
+    message = dict(message_shapes(program, state, data, group))
+    moments = float_bytes(message.pop("moments"))
+    up = program.algorithm.transform.bytes(message) + moments
+    names, broadcast = program.sent(group)[0], jax.eval_shape(program.algorithm.broadcast, state.algorithm)
+    if isinstance(broadcast, dict):  # by name: a client needs what it holds
+        broadcast = {n: v for n, v in broadcast.items() if n in names or n not in state.params}
+    down = float_bytes({n: state.params[n] for n in names}) + moments + float_bytes(broadcast)
+    for objective in program.objectives:
+        numbers = objective.numbers(state.objectives[objective.name], program.groups[group], places)
+        up, down = up + _FLOAT * numbers[0], down + _FLOAT * numbers[1]
     return up, down
 
 
@@ -55,15 +58,35 @@ def step_flops(program: Program, state: ServerState, data: GroupData, group: int
         data: of the client's group; gives the shapes.
         group: the client's group.
     """
+    first = _first_client(program, state, data, group)
+    now = jax.eval_shape(lambda state, data: begin(*first(state, data)), state, data)
 
-    def step(state: ServerState, data: GroupData) -> Any:
-        private = {n: v[0] for n, v in state.clients[group].items()}
-        local = start(program, state, group, private)
-        batch = draw_batch(program, data, jnp.int32(0), jnp.uint32(0), jnp.int32(0))
-        rate = program.learning_rate(state.round)
-        return local_step(program, group, local.params, local, batch, state.relay, rate, state.frozen)
+    def step(state: ServerState, data: GroupData, now: Any) -> Any:
+        one, batch = first(state, data)
+        return local_step(one, now, jnp.int32(0), batch)[0]
 
-    return flops(step, state, data)
+    return flops(step, state, data, now)
+
+
+def round_flops(program: Program, state: ServerState, data: GroupData, group: int) -> float:
+    """Return the operations of a client's round outside of its steps: its start, message and transforms."""
+    first = _first_client(program, state, data, group)
+
+    def both(state: ServerState, data: GroupData) -> Any:
+        client, batch = first(state, data)
+        return end(client, begin(client, batch))
+
+    return flops(both, state, data)
+
+
+def _first_client(program: Program, state: ServerState, data: GroupData, group: int) -> Any:
+    def first(state: ServerState, data: GroupData) -> Any:
+        kept = jax.tree.map(lambda v: v[0], state.clients[group])
+        facts = Facts(jnp.float32(1), jnp.int32(1), jnp.uint32(0), jnp.int32(0))
+        batch = draw_batch(program, data, jnp.int32(0), facts.seed, jnp.int32(0))
+        return Client(program, group, state, kept, facts), batch
+
+    return first
 
 
 def flops(function: Callable[..., Any], *arguments: Any) -> float:

@@ -11,13 +11,22 @@ import numpy as np
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from mmfl_jax import costs
-from mmfl_jax.algorithms import find
+from mmfl_jax import costs, methods
 from mmfl_jax.archives.base import Archive
-from mmfl_jax.build import MakeModel, normalizer_of, open_federation, program_of
-from mmfl_jax.engine.data import group_data, place_slots
-from mmfl_jax.engine.execution import Resident, Streamed
-from mmfl_jax.engine.plan import Planner, local_steps, sample_cohort
+from mmfl_jax.build import (
+    MakeModel,
+    algorithm_of,
+    attack_of,
+    check,
+    normalizer_of,
+    open_federation,
+    program_of,
+    sampling_of,
+    setting_of,
+)
+from mmfl_jax.engine.data import group_data
+from mmfl_jax.engine.execution import Cohort, Resident, Streamed
+from mmfl_jax.engine.plan import Planner, local_steps
 from mmfl_jax.engine.round import client_mesh
 from mmfl_jax.engine.state import ServerState, digest
 from mmfl_jax.errors import UserError
@@ -25,7 +34,10 @@ from mmfl_jax.evaluation import Evaluator, personal
 from mmfl_jax.evaluation.evaluate import set_name
 from mmfl_jax.evaluation.metrics import most_frequent_baseline
 from mmfl_jax.federation import Federation
-from mmfl_jax.federation.federation import label_counts
+from mmfl_jax.federation.asynchronous import Schedule
+from mmfl_jax.federation.clock import Clock
+from mmfl_jax.federation.federation import pooled
+from mmfl_jax.federation.participation import Participation
 from mmfl_jax.study import Study
 
 # Clients an accelerator trains side by side when --chunk-size is 0, by whether they have images. A CPU core is full
@@ -35,6 +47,8 @@ _CHUNK = {True: 16, False: 64}
 _CHUNK_PROMPTS = 8
 # Test samples scored at once: images or series, and vectors, of which a model of texts wants many at once.
 _TEST_BATCH, _TEST_BATCH_VECTORS = 256, 8192
+# Clients of a group whose own models are scored where each learns alone.
+_ALONE = 100
 
 
 class Simulation:
@@ -51,25 +65,76 @@ class Simulation:
     """
 
     def __init__(self, study: Study, federation: Federation | None = None, *, make_model: MakeModel | None = None):
+        check(study)
         self.study = study
         self.federation = federation or open_federation(study)
-        self._on_features = find(study.algorithm).on_features
+        self._on_features = methods.find(study.method).on_features
         self.own_model = make_model is None
-        self.program, make = program_of(study, self.federation, make_model)
+        algorithm = algorithm_of(study)
+        self._clients = pooled(self.federation) if algorithm.pooled else self.federation
+        sizes = [g.sizes for g in self._clients.groups]
+        self._steps = [local_steps(n, study.local_epochs, study.batch_size, study.local_steps) for n in sizes]
+        #: Steps of the server in a round: as many as an epoch has where all samples are in one place.
+        self.repeats = int(max(s.max() for s in self._steps)) if algorithm.pooled else 1
+        if algorithm.pooled:
+            self._steps = [np.ones_like(s) for s in self._steps]
+        self._participation = Participation.of(
+            self._clients,
+            "all" if algorithm.pooled else study.participation,
+            dropout=study.dropout,
+            stragglers=study.stragglers,
+            seed=study.seed,
+        )
+        sampling = sampling_of(self._participation)
+        self.program, make = program_of(study, self._clients, make_model, self.repeats, sampling or 1.0)
         self._place_on_devices()
         self.state = self._initial_state(make)
+        features = jax.eval_shape(self._output, self.state).features is not None
+        self.program.algorithm.check(setting_of(study, self.program, self._participation, features))
+        self._clock = (
+            Clock.of(self._clients, study.speed, study.bandwidth_up, study.bandwidth_down, study.seed)
+            if (study.speed)
+            else None
+        )
+        self._bytes = [
+            costs.client_bytes(self.program, self.state, self.execution.example(g), g)
+            for g in range(len(self.program.groups))
+        ]
+        self._late = self._schedule() if algorithm.buffer else None
         self.compile_seconds: float | None = None
         self._evaluator: Evaluator | None = None
 
+    def _output(self, state: ServerState) -> Any:
+        """Return what a client's model of the first group answers to one batch of zeros."""
+        images = {
+            m: np.zeros((1, *self.federation.archive.modalities[m].shape), np.float32) for m in self.program.groups[0]
+        }
+        stats = {**state.stats, **{n: v[0] for n, v in state.clients[0]["variables"].items()}}
+        params = {**state.params, **{n: v[0] for n, v in state.clients[0]["variables"].items()}}
+        return self.program.templates[0].module(params, stats, state.frozen)(images, train=True)
+
+    def _schedule(self) -> Schedule:
+        study, algorithm = self.study, self.program.algorithm
+        if self._clock is None:
+            raise UserError(f"--algorithm {study.algorithm}: who is late follows from --speed, such as lognormal:10:1")
+        steps, up, down = (np.zeros(self._clients.clients) for _ in range(3))
+        for g, group in enumerate(self._clients.groups):
+            steps[group.ids] = self._steps[g]
+            up[group.ids], down[group.ids] = self._bytes[g]
+        seconds = self._clock.seconds(np.arange(len(steps)), steps, up, down)
+        concurrency = study.concurrency or algorithm.buffer
+        return Schedule.of(
+            seconds, concurrency, algorithm.buffer, algorithm.most_delay, dropout=study.dropout, seed=study.seed
+        )
+
     def _place_on_devices(self) -> None:
-        study, federation = self.study, self.federation
+        study, federation = self.study, self._clients
         found = jax.device_count()
         if study.devices > found:
             raise UserError(f"--devices {study.devices}: this host has {found} {jax.default_backend()} device(s)")
         self.mesh = client_mesh(study.devices)
         self.normalizer = normalizer_of(study, federation)
-        relay = self.program.relay
-        self._places = relay is not None and relay.source == "places"
+        self._places = any(o.by_place for o in self.program.objectives)
         host = group_data(
             federation,
             self.normalizer,
@@ -77,11 +142,12 @@ class Simulation:
             places=self._places,
             calibration=study.logit_calibration,
             calibration_strength=study.calibration_strength,
+            attack=attack_of(study, federation),
         )
-        self._steps = [
-            local_steps(g.sizes, study.local_epochs, study.batch_size, study.local_steps) for g in federation.groups
-        ]
-        planner = Planner(self._steps, self._chunk_sizes(), self.mesh.size, study.clients_per_round)
+        most = list(self._participation.most)
+        if buffer := self.program.algorithm.buffer:
+            most = [min(buffer, len(g.ids)) for g in federation.groups]
+        planner = Planner(self._steps, self._chunk_sizes(most), self.mesh.size, most)
         self.execution: Resident | Streamed
         if study.stream_mb:
             budget = study.stream_mb << 20
@@ -89,74 +155,104 @@ class Simulation:
         else:
             self.execution = Resident(self.program, self.mesh, planner, host)
 
-    def _chunk_sizes(self) -> list[int]:
-        groups = self.federation.groups
-        if self.study.clients_per_round > self.federation.clients:
-            raise UserError(
-                f"--clients-per-round {self.study.clients_per_round} is more than the {self.federation.clients} clients"
-            )
-        cohort = self.study.clients_per_round or self.federation.clients
-        chosen = self.study.chunk_size
+    def _chunk_sizes(self, most: list[int]) -> list[int]:
+        chosen, cohort = self.study.chunk_size, min(sum(most), self._clients.clients)
         if chosen > cohort:
             raise UserError(f"--chunk-size {chosen} is more than the {cohort} clients of a round; at most {cohort}")
         sizes = []
-        for group in groups:
+        for group, count in zip(self._clients.groups, most):
             specs = [self.federation.archive.modalities[m].shape for m in group.modalities]
             auto = _CHUNK[any(len(shape) == 3 for shape in specs)]
-            if find(self.study.algorithm).prompts:
+            if methods.find(self.study.method).prompts:
                 auto = _CHUNK_PROMPTS
             if jax.default_backend() == "cpu":
                 auto = 1
-            most = min(cohort, len(group.ids))
-            sizes.append(min(chosen or min(auto, -(-most // self.mesh.size)), most))
+            sizes.append(min(chosen or min(auto, -(-count // self.mesh.size)), count))
         return sizes
 
     def _initial_state(self, make: MakeModel) -> ServerState:
-        groups = self.federation.groups
-        slots = len(place_slots(self.federation)) if self._places else len(self.federation.archive.class_names)
         model = make(tuple(self.federation.archive.modalities))
-        state = self.program.init(model, [len(g.ids) for g in groups], slots)
+        places = len(self._clients.train) if self._places else 0
+        state = self.program.init(model, len(self.federation.archive.class_names), places)
         return jax.device_put(state, NamedSharding(self.mesh, P()))
 
     @property
     def round_number(self) -> int:
         """Return the number of rounds done."""
-        return int(self.state.round)
+        return int(self.state.round) // self.repeats
 
     def compile(self) -> None:
         """Compile the round, once."""
         if self.compile_seconds is None:
             begin = time.perf_counter()
             self._key = jax.device_put(jax.random.key(self.study.seed), NamedSharding(self.mesh, P()))
-            self.execution.compile(self.state, self._members(0), self._key)
+            self.execution.compile(self.state, self.cohort(0), self._key)
             self.compile_seconds = time.perf_counter() - begin
 
-    def _members(self, round_number: int) -> list[np.ndarray]:
-        """Return the numbers within each group of the clients of a round."""
-        study = self.study
-        cohort = sample_cohort(self.federation.clients, study.clients_per_round, study.seed, round_number)
-        return [np.flatnonzero(np.isin(group.ids, cohort)) for group in self.federation.groups]
+    def cohort(self, round_number: int) -> Cohort:
+        """Return who takes part in a round, with their local steps and delays."""
+        part = self._participation
+        if self._late is not None:
+            found = next(iter(self._late.rounds(round_number)))
+            drawn, late = found.members, np.asarray(found.delays)
+        else:
+            drawn = part.members(round_number)
+            late = np.zeros(len(drawn), np.int32)
+        order = np.argsort(drawn)
+        members = part.by_group(drawn)
+        delay = np.zeros(self._clients.clients, np.int32)
+        delay[drawn[order]] = late[order]
+        steps, delays = [], []
+        for group, chosen, own in zip(self._clients.groups, members, self._steps):
+            steps.append(part.steps(round_number, group.ids[chosen], own[chosen]))
+            delays.append(delay[group.ids[chosen]])
+        return Cohort(members, steps, delays)
 
-    def _traffic(self, group: int, chosen: np.ndarray) -> tuple[int, int]:
+    def _traffic(self, group: int, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the bytes up and down of each chosen client of a group."""
         if self._places:
-            sizes = self.federation.groups[group].sizes[chosen]
-            each = [costs.client_bytes(self.program, self.state, group, int(n)) for n in sizes]
-            return sum(up for up, _ in each), sum(down for _, down in each)
-        up, down = costs.client_bytes(self.program, self.state, group)
-        return up * len(chosen), down * len(chosen)
+            data, sizes = self.execution.example(group), self._clients.groups[group].sizes[chosen]
+            each = [costs.client_bytes(self.program, self.state, data, group, int(n)) for n in sizes]
+        else:
+            each = [self._bytes[group]] * len(chosen)
+        table = np.array(each, np.int64).reshape(-1, 2)
+        return table[:, 0], table[:, 1]
 
     def run_round(self) -> dict[str, Any]:
         """Run one round; return its metrics."""
         self.compile()
         number = self.round_number
-        members = self._members(number)
+        cohort = self.cohort(number)
         begin = time.perf_counter()
-        self.state, device_metrics, cost = self.execution.run(self.state, members, self._key)
-        metrics = {name: value.item() for name, value in jax.device_get(device_metrics).items()}
+        rows = []
+        for _ in range(self.repeats):
+            self.state, device_metrics, cost = self.execution.run(self.state, cohort, self._key)
+            rows.append(device_metrics)
+        found = jax.device_get(rows)
+        metrics = {n: float(np.mean([row[n] for row in found])) for n in found[0]}
+        metrics["skipped_clients"] = int(sum(row["skipped_clients"] for row in found))
         seconds = time.perf_counter() - begin
-        traffic = [self._traffic(g, chosen) for g, chosen in enumerate(members)]
-        sent = {"bytes_up": sum(up for up, _ in traffic), "bytes_down": sum(down for _, down in traffic)}
-        return {"round": number + 1, **metrics, "seconds": seconds, **cost, **sent}
+        return {"round": number + 1, **metrics, "seconds": seconds, **cost, **self._sent(number, cohort)}
+
+    def _sent(self, number: int, cohort: Cohort) -> dict[str, Any]:
+        """Return the bytes of a round, and the seconds that it would take its clients."""
+        if self.program.algorithm.pooled or self.program.algorithm.isolated:
+            return {"bytes_up": 0, "bytes_down": 0}
+        traffic = [self._traffic(g, chosen) for g, chosen in enumerate(cohort.members)]
+        asked = cohort.members
+        if self._late is None:
+            asked = self._participation.by_group(self._participation.chosen(number))
+        down = sum(int(self._traffic(g, chosen)[1].sum()) for g, chosen in enumerate(asked))
+        row: dict[str, Any] = {"bytes_up": sum(int(up.sum()) for up, _ in traffic), "bytes_down": down}
+        if self._late is not None:
+            times = [r.time for _, r in zip(range(2), self._late.rounds(max(0, number - 1)))]
+            row["simulated_seconds"] = times[0] if number == 0 else times[1] - times[0]
+        elif self._clock is not None:
+            slowest = [0.0]
+            for group, chosen, steps, (up, low) in zip(self._clients.groups, cohort.members, cohort.steps, traffic):
+                slowest.append(self._clock.round_seconds(group.ids[chosen], steps, up, low))
+            row["simulated_seconds"] = max(slowest)
+        return row
 
     def evaluate(self, archive: Archive | None = None) -> dict[str, dict[str, Any]]:
         """Return the scores of the global model by modality set.
@@ -180,7 +276,22 @@ class Simulation:
                 batch = _TEST_BATCH_VECTORS if self._on_features else _TEST_BATCH
                 self._evaluator = self._evaluator_of(test, min(batch, len(test)))
             evaluator = self._evaluator
+        if self.program.algorithm.isolated:
+            return self._evaluate_alone(evaluator)
         return evaluator.evaluate(*self.program.evaluation_variables(self.state), self.state.frozen)
+
+    def _evaluate_alone(self, evaluator: Evaluator) -> dict[str, dict[str, Any]]:
+        """Return, by modality set that clients hold, the mean over clients of their own models' scores."""
+        found: dict[str, list[dict[str, Any]]] = {}
+        for g, group in enumerate(self._clients.groups):
+            for i in range(min(len(group.ids), _ALONE)):
+                params, stats = self.program.client_variables(self.state, g, i)
+                chosen = evaluator.with_modalities(group.modalities, self.program.templates[g])
+                scores = chosen.evaluate(params, stats, self.state.frozen)
+                found.setdefault(set_name(group.modalities), []).append(scores[set_name(group.modalities)])
+        mean = lambda rows, key: np.mean([row[key] for row in rows]).item()
+        numbers = lambda row: [k for k, v in row.items() if isinstance(v, int | float)]
+        return {name: {key: mean(rows, key) for key in numbers(rows[0])} for name, rows in found.items()}
 
     def predict(self, samples: np.ndarray) -> np.ndarray:
         """Return the global model's probabilities of samples with all their modalities, ``[n, classes]``."""
@@ -198,14 +309,12 @@ class Simulation:
     def evaluate_clients(self) -> list[dict[str, Any]]:
         """Return each client's scores on its own samples and modalities, with its private variables if any."""
         rows = []
-        params, stats = self.program.evaluation_variables(self.state)
-        for g, group in enumerate(self.federation.groups):
+        for g, group in enumerate(self._clients.groups):
             for i, name in enumerate(group.names):
-                own = {n: v[i] for n, v in self.state.clients[g].items()}
-                own_params, own_stats = ({n: own.get(n, v) for n, v in kind.items()} for kind in (params, stats))
+                params, stats = self.program.client_variables(self.state, g, i)
                 # One batch size for all: clients of any size share one compilation.
                 evaluator = self._evaluator_of(group.client(i), 32, g)
-                scores = evaluator.evaluate(own_params, own_stats, self.state.frozen)
+                scores = evaluator.evaluate(params, stats, self.state.frozen)
                 rows.append({"name": name, "modalities": list(group.modalities), "evaluation": scores})
         return rows
 
@@ -223,34 +332,45 @@ class Simulation:
         variables = (self.state.params, self.state.stats, self.state.frozen)
         labels = archive.labels[test]
         hits = personal.class_hits(
-            self.program.templates[0], variables, self.state.clients[0], images, jax.device_put(labels), classes
+            self.program.templates[0],
+            variables,
+            self.state.clients[0]["variables"],
+            images,
+            jax.device_put(labels),
+            classes,
         )
-        counts = np.stack([label_counts(archive, group.client(i))[:-1] for i in range(len(group.ids))])
+        counts = self.federation.label_counts(group)[:, :-1]
         return personal.personal_accuracy(np.asarray(hits), np.bincount(labels, minlength=classes), counts)
 
     def baseline(self) -> dict[str, Any]:
         """Return the scores of always answering with what is most frequent among the training samples."""
         archive = self.federation.archive
-        train = np.unique(np.concatenate([group.samples for group in self.federation.groups]))
+        train = self.federation.train
         labels, classes = archive.labels, len(archive.class_names)
         return most_frequent_baseline(archive.task, labels[train], labels[self.federation.test], classes)
 
     def cost(self) -> dict[str, Any]:
         """Return floating-point operations a round, compile time and memory."""
         self.compile()
-        flops = 0.0
-        share = (self.study.clients_per_round or self.federation.clients) / self.federation.clients
+        flops, share = 0.0, self._participation.expected / self._clients.clients
+        if buffer := self.program.algorithm.buffer:
+            share = buffer / self._clients.clients
         for group, steps in enumerate(self._steps):
-            flops += (
-                costs.step_flops(self.program, self.state, self.execution.example(group), group)
-                * float(steps.sum())
-                * share
-            )
+            data = self.execution.example(group)
+            each = costs.step_flops(self.program, self.state, data, group) * float(steps.sum())
+            around = costs.round_flops(self.program, self.state, data, group) * len(steps)
+            flops += (each + around) * share * self.repeats
         return {
             "flops_per_round": flops,
             "compile_seconds": self.compile_seconds,
             "peak_memory_bytes": costs.peak_memory(self.execution.compiled),
         }
+
+    def privacy(self) -> dict[str, float] | None:
+        """Return epsilon and delta of the rounds done so far; None where the algorithm promises nothing."""
+        promise = self.program.algorithm.privacy
+        rate = sampling_of(self._participation)
+        return None if promise is None or rate is None else promise(self.round_number, rate)
 
     def digest(self) -> str:
         """Return the SHA-256 of the global parameters."""

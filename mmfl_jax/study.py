@@ -42,22 +42,32 @@ class Study:
     """Number of clients (of owners, with split); 0 for the partition's own: a client a value, or 10."""
     modality_assignment: str = "single"
     """Modalities of a client: single, all, mixed, or split (each part becomes a client a modality)."""
+    missing_modalities: float = 0.0
+    """Chance that a client with several modalities lacks each of them, never the last."""
+    label_noise: float = 0.0
+    """Share of training labels that are wrong."""
+    attack: str = "none"
+    """What hostile clients send: none, nan, large (1e30 times), sign_flip, or label_flip (trained on wrong labels)."""
+    malicious: float = 0.2
+    """Share of clients that are hostile, where there is an attack."""
+    speed: str = ""
+    """Clients' local steps a second, for simulated time: constant:10, lognormal:10:1, uniform:5:20 or column:NAME."""
+    bandwidth_up: str = "constant:1e6"
+    """Clients' bytes a second to the server, for simulated time; as speed."""
+    bandwidth_down: str = "constant:1e7"
+    """Clients' bytes a second from the server, for simulated time; as speed."""
+    concurrency: int = 0
+    """Clients that train at the same time in asynchronous algorithms; 0 for the algorithm's buffer."""
     test_split: str = "auto"
     """Test samples: official, by:ATTRIBUTE[:FOLD/FOLDS], a share such as 0.2, or auto."""
 
-    # Algorithm
-    algorithm: str = "mf+fw+mim"
-    """Algorithm: unified, separate, mf, mf+fw, mf+mim, mf+fw+mim, fedrsclip, ... (see mmfl-jax list algorithms)."""
-    server_optimizer: str = "average"
-    """Server: average, momentum, adam or adagrad."""
-    server_learning_rate: float = 1.0
-    """Learning rate of the server."""
-    server_epsilon: float = 1e-3
-    """Adaptivity floor of the server's adam and adagrad (tau of FedAdam)."""
+    # Method and algorithm
+    method: str = "mf+fw+mim"
+    """What clients learn together: unified, separate, mf, mf+fw+mim, fedrsclip, ... (see mmfl-jax list methods)."""
+    algorithm: str = "fedavg"
+    """How it is optimised: fedavg, fedprox:0.01, scaffold+int8, ... (see mmfl-jax list algorithms)."""
     server_schedule: str = "constant"
-    """Server's learning rate over rounds: constant or cosine (towards 0)."""
-    proximal_weight: float = 0.0
-    """Weight of FedProx's pull towards the received parameters."""
+    """Server's step over rounds: constant or cosine (towards 0)."""
     logit_calibration: str = "none"
     """Calibration of client logits against label skew: none, fedlc, share or relative."""
     calibration_strength: float = 1.0
@@ -118,8 +128,12 @@ class Study:
     # Training
     rounds: int = 20
     """Rounds."""
-    clients_per_round: int = 0
-    """Clients drawn for each round; 0 for all."""
+    participation: str = "all"
+    """Clients of a round: all, a share such as 0.1 (each by chance), a number such as 100, or per-group:N."""
+    dropout: float = 0.0
+    """Chance that a client drops out of a round before it reports."""
+    stragglers: float = 0.0
+    """Chance that a client does only a part of its local steps in a round, any share of them."""
     local_epochs: float = 1.0
     """Epochs of local training in a round."""
     local_steps: int = 0

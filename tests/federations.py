@@ -65,7 +65,7 @@ def write_study(folder, **options):
         region=np.array([f"r{i % 7}" for i in range(120)]),
     )
     defaults = {"archive": f"arrays:{folder / 'archive.npz'}", "partition": "by:region", "clients": 4, "rounds": 2}
-    small = {"algorithm": "mf", "client_optimizer": "sgd", "batch_size": 16, "width": 8, "mim_size": 8}
+    small = {"method": "mf", "client_optimizer": "sgd", "batch_size": 16, "width": 8, "mim_size": 8}
     lines = [f"    {name}={value!r}," for name, value in {**defaults, **small, **options}.items()]
     path = folder / "small.py"
     path.write_text(

@@ -13,16 +13,16 @@ import numpy as np
 import pytest
 from federations import ragged_federation, simulation, write_study
 
-from mmfl_jax.checkpoint import Checkpoints
 from mmfl_jax.cli import main
 from mmfl_jax.errors import UserError
+from mmfl_jax.runs.checkpoints import Checkpoints
 
 # What a resumed run must bring along: private variables, prototypes, the server's momentum, each round's cohort.
 OPTIONS = {
-    "algorithm": "mf+mim",
+    "method": "mf+mim",
     "private": "norm",
-    "server_optimizer": "momentum",
-    "clients_per_round": 3,
+    "algorithm": "fedavgm",
+    "participation": "3",
     "evaluate_every": 2,
     "checkpoint_every": 1,
 }
@@ -63,7 +63,7 @@ def test_resumed_run_is_bit_exact(federation, whole, tmp_path):
     assert summary["state_sha256"] == expected["state_sha256"]
     assert summary["evaluation"] == expected["evaluation"]
     assert summary["communication"]["total_bytes"] == expected["communication"]["total_bytes"]
-    for field in ("stats", "relay", "clients", "optimizer"):
+    for field in ("stats", "objectives", "clients", "algorithm"):
         np.testing.assert_equal(*[_numpy(getattr(sim.state, field)) for sim in (resumed, unbroken)])
     assert [row["round"] for row in lines(run_dir, "round")] == [1, 2, 3, 4]
     assert [row["round"] for row in lines(run_dir, "evaluation")] == [0, 1, 2, 3, 4]  # at every checkpoint too
@@ -104,7 +104,7 @@ def test_resume_of_a_finished_run_only_writes_its_summary_again(federation, whol
     ("options", "message"),
     [
         ({"seed": 1}, r"--resume: .*config.json was run with seed 0, not 1; give the same options"),
-        ({"algorithm": "mf"}, r"was run with algorithm 'mf\+mim', not 'mf'"),
+        ({"method": "mf"}, r"was run with method 'mf\+mim', not 'mf'"),
         ({"learning_rate_schedule": "cosine"}, "was run with learning_rate_schedule 'constant', not 'cosine'"),
         ({"rounds": 3}, "has done 4 rounds already; give --rounds 4 or more"),
     ],
@@ -178,7 +178,7 @@ def done(run_dir):
 
 
 def test_killed_in_a_save_and_stopped_by_a_signal_a_run_ends_where_an_unbroken_one_does(tmp_path):
-    study = write_study(tmp_path, **{**OPTIONS, "algorithm": "mf", "evaluate_every": 100000})
+    study = write_study(tmp_path, **{**OPTIONS, "method": "mf", "evaluate_every": 100000})
     run_dir = tmp_path / "run"
     process = started(study, run_dir)
     try:

@@ -137,7 +137,12 @@ def test_compare_and_report_of_a_run(run_dir, folder, capsys):
 
 @pytest.mark.parametrize(
     ("what", "expected"),
-    [("studies", ["quickstart"]), ("algorithms", ["unified", "mf+fw+mim"]), ("archives", ["twin", "arrays"])],
+    [
+        ("studies", ["quickstart"]),
+        ("methods", ["unified", "mf"]),
+        ("algorithms", ["fedavg", "scaffold", "top_k"]),
+        ("archives", ["twin", "arrays"]),
+    ],
 )
 def test_list(what, expected, capsys):
     main(["list", what])
@@ -154,7 +159,7 @@ def test_usage_names_every_command(capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--algorithm", "mf+fv"], "--algorithm 'mf+fv' is unknown; one of unified, separate, mf"),
+        (["--method", "mf+fv"], "--method 'mf+fv': 'fv' is unknown"),
         (["--encoder", "resnet9"], "--encoder 'resnet9' is unknown; one of auto"),
         (["--encoder", "resnet8"], "--encoder resnet8 takes samples of 3 axes"),
         (["--fusion", "product"], "--fusion 'product' is unknown; one of mean, sum, max, concat"),
@@ -182,9 +187,9 @@ def test_usage_names_every_command(capsys):
         (["--modalities", "S1"], "(did you mean s1?)"),
         (["--archive", "arays:x.npz"], "'arays' is no kind of archive (did you mean arrays?)"),
         (["--archive", "arrays:nowhere.npz"], "nowhere.npz: no such file"),
-        (["--modalities", "s1", "--algorithm", "mf+mim"], "MIM compares modalities, but there is only s1"),
-        (["--algorithm", "mf+mim", "--mim-positives", "pairs"], "choose --modality-assignment all or mixed"),
-        (["--algorithm", "mf+mim", "--mim-positives", "places"], "choose --modality-assignment split"),
+        (["--modalities", "s1", "--method", "mf+mim"], "MIM compares modalities, but there is only s1"),
+        (["--method", "mf+mim", "--mim-positives", "pairs"], "choose --modality-assignment all or mixed"),
+        (["--method", "mf+mim", "--mim-positives", "places"], "choose --modality-assignment split"),
         (["--resume"], "--resume needs --run-dir"),
     ],
 )
@@ -217,7 +222,7 @@ def test_what_the_parser_refuses_leaves_with_2_too(study, tmp_path, monkeypatch,
     [
         (["run", "quikstart"], "study 'quikstart' is unknown; one of "),
         (["run", "nowhere.py"], "study 'nowhere.py' is unknown"),
-        (["train", "quickstart"], "command 'train' is unknown; one of run, evaluate, compare, report, list"),
+        (["train", "quickstart"], "command 'train' is unknown; one of run, sweep, evaluate, compare, report, list"),
         (["evaluate", "nowhere"], "nowhere/config.json does not exist; is nowhere a run directory?"),
         (["report", "nowhere"], "nowhere"),
         (["compare", "nowhere"], "nowhere"),

@@ -7,9 +7,10 @@ from federations import MemoryArchive, ragged_federation, simulation
 from flax import nnx
 
 from mmfl_jax import Simulation, Study
-from mmfl_jax.costs import client_bytes, flops, memory, peak_memory, step_flops
-from mmfl_jax.engine.local import draw_batch, local_step
-from mmfl_jax.engine.round import empty_sums, start
+from mmfl_jax.costs import client_bytes, flops, memory, peak_memory, round_flops, step_flops
+from mmfl_jax.engine.batches import draw_batch
+from mmfl_jax.engine.client import Client, Facts, begin, end, local_step
+from mmfl_jax.engine.server import empty_sums
 from mmfl_jax.federation import Federation
 from mmfl_jax.models import Output
 from mmfl_jax.ops import FORMS, conv_form, conv_general_dilated
@@ -25,7 +26,7 @@ SIZES = [7, 12, 9]
 
 
 def made(**options):
-    return simulation(ragged_federation(SIZES, HELD), algorithm="mf+mim", mim_size=4, **options)
+    return simulation(ragged_federation(SIZES, HELD), method="mf+mim", mim_size=4, **options)
 
 
 @pytest.mark.parametrize(
@@ -40,19 +41,23 @@ def made(**options):
 def test_bytes_are_four_for_every_number_sent(options, expected):
     sim = made(**options)
     # Sums and counts of 3 classes go up for each modality held, directions of 3 classes come down for each other one.
-    slots = [(15, 12), (15, 12), (30, 24)] if sim.program.relay.source == "prototypes" else [(0, 0)] * 3
+    slots = [(15, 12), (15, 12), (30, 24)] if sim.program.objectives[0].source == "prototypes" else [(0, 0)] * 3
     for group, (model, (up, down)) in enumerate(zip(expected, slots)):
-        assert client_bytes(sim.program, sim.state, group) == (4 * (model + up), 4 * (model + down))
+        assert client_bytes(sim.program, sim.state, sim.execution.example(group), group) == (
+            4 * (model + up),
+            4 * (model + down),
+        )
 
 
 def test_bytes_of_places_are_those_of_the_clients_samples():
     archive = MemoryArchive(samples=40)
     held = [("radar", ("s1",), range(20)), ("optical", ("s2",), range(10, 30))]
-    sim = simulation(
-        Federation.of(archive, held, range(30, 40)), algorithm="mf+mim", mim_size=4, mim_positives="places"
+    sim = simulation(Federation.of(archive, held, range(30, 40)), method="mf+mim", mim_size=4, mim_positives="places")
+    assert client_bytes(sim.program, sim.state, sim.execution.example(0), 0, places=20) == (
+        4 * (S1 + HEAD + 20 * 5),
+        4 * (S1 + HEAD + 20 * 4),
     )
-    assert client_bytes(sim.program, sim.state, 0, places=20) == (4 * (S1 + HEAD + 20 * 5), 4 * (S1 + HEAD + 20 * 4))
-    assert sum(sim._traffic(g, [0])[0] for g in (0, 1)) == 4 * (S1 + S2 + 2 * HEAD + 2 * 20 * 5)
+    assert sum(sim._traffic(g, [0])[0].sum() for g in (0, 1)) == 4 * (S1 + S2 + 2 * HEAD + 2 * 20 * 5)
 
 
 def test_flops_of_a_scan_are_those_of_all_its_trips():
@@ -65,9 +70,9 @@ def test_flops_of_a_scan_are_those_of_all_its_trips():
 
 def test_a_client_of_everything_sends_what_the_round_adds_up():
     sim = made()
-    sums = empty_sums(sim.program, sim.state)
-    added = jax.tree.leaves([sums["delta"], sums["moments"], sums["relay"]])
-    assert client_bytes(sim.program, sim.state, 2)[0] == 4 * sum(leaf.size for leaf in added)
+    sums = empty_sums(sim.program, sim.state, sim.execution.data, (1, 1, 1))
+    added = jax.tree.leaves([sums["message"], sums["objectives"]])
+    assert client_bytes(sim.program, sim.state, sim.execution.example(2), 2)[0] == 4 * sum(leaf.size for leaf in added)
 
 
 class Dense(nnx.Module):
@@ -84,7 +89,7 @@ class Dense(nnx.Module):
 def test_flops_of_a_dense_layer(stream_mb):
     archive = MemoryArchive(samples=60, shapes={"s1": (40, 10)}, classes=50)
     federation = Federation.of(archive, [("a", ("s1",), range(33)), ("b", ("s1",), range(33, 43))], range(43, 60))
-    study = Study(algorithm="mf", client_optimizer="sgd", batch_size=16, stream_mb=stream_mb)
+    study = Study(method="mf", client_optimizer="sgd", batch_size=16, stream_mb=stream_mb)
     sim = Simulation(study, federation, make_model=lambda held: Dense())
     # Forward, and the gradient of the weights (that of the images is not needed): 2 operations each for 16 samples.
     products = 2 * 2 * 16 * 400 * 50
@@ -93,7 +98,8 @@ def test_flops_of_a_dense_layer(stream_mb):
     assert products < step < 1.15 * products
     if stream_mb:
         cost = sim.cost()
-        assert cost["flops_per_round"] == 4 * step  # 33 samples are three steps, 10 are one
+        around = round_flops(sim.program, sim.state, sim.execution.example(0), 0)
+        assert cost["flops_per_round"] == 4 * step + 2 * around  # 33 samples are three steps, 10 are one
         assert cost["peak_memory_bytes"] > 4 * 400 * 50
 
 
@@ -143,7 +149,7 @@ class Convolutions(nnx.Module):
 def two_convolutions():
     archive = MemoryArchive(samples=60, shapes={"s1": (12, 12, 4)})
     clients = [(name, ("s1",), range(a, a + 20)) for name, a in (("a", 0), ("b", 20))]
-    study = Study(algorithm="mf", client_optimizer="sgd", batch_size=16, local_steps=3)
+    study = Study(method="mf", client_optimizer="sgd", batch_size=16, local_steps=3)
     return Simulation(study, Federation.of(archive, clients, range(40, 60)), make_model=lambda held: Convolutions())
 
 
@@ -160,12 +166,13 @@ def test_flops_of_a_round_count_every_local_step_of_every_client(two_convolution
     sim = two_convolutions
 
     def three_steps(state, data):
-        local = start(sim.program, state, 0, {})
-        received = local.params
+        facts = Facts(jnp.float32(20), jnp.int32(3), jnp.uint32(0), jnp.int32(0))
+        client = Client(sim.program, 0, state, state.clients[0], facts)
+        batch = lambda i: draw_batch(sim.program, data, jnp.int32(0), facts.seed, jnp.int32(i))
+        now = begin(client, batch(0))
         for i in range(3):
-            batch = draw_batch(sim.program, data, jnp.int32(0), jnp.uint32(0), jnp.int32(i))
-            local, _, _ = local_step(sim.program, 0, received, local, batch, state.relay, jnp.float32(0.1))
-        return local
+            now, _, _ = local_step(client, now, jnp.int32(i), batch(i))
+        return end(client, now)
 
     unrolled = flops(three_steps, sim.state, sim.execution.example(0))
     assert sim.cost()["flops_per_round"] == pytest.approx(2 * unrolled, rel=1e-3)

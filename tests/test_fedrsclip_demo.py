@@ -24,7 +24,7 @@ def test_a_run_leaves_what_its_page_shows(tmp_path):
         archive="twinscenes",
         samples=84,
         clip=str(folder),
-        algorithm="fedrsclip",
+        method="fedrsclip",
         partition="dirichlet:1",
         clients=3,
         test_split="0.5",
@@ -49,4 +49,4 @@ def test_a_run_leaves_what_its_page_shows(tmp_path):
 def test_studies_are_found_by_name(name):
     assert name in experiments()
     assert load_study(name).name == name
-    assert load_study(name).algorithm == "fedrsclip"
+    assert load_study(name).method == "fedrsclip"

@@ -1,12 +1,14 @@
 """InfoNCE against a written-out loop."""
 
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmfl_jax.engine.relay import Relay
 from mmfl_jax.objectives.infonce import pairs_loss, relay_loss
+from mmfl_jax.objectives.mim import MIM
 
 T = 0.2
 
@@ -57,8 +59,16 @@ def relayed():
     return {m: {"keys": units(i + 10, 3, 6), "known": np.array(k)} for i, (m, k) in enumerate(known.items())}
 
 
+def output(z):
+    return SimpleNamespace(projections=z)
+
+
+def batch(labels, places=None):
+    return SimpleNamespace(labels=labels, places=places)
+
+
 def relay(source):
-    return Relay(source, ("s1", "s2", "s3"), 6, 1.0, T)
+    return MIM(source, ("s1", "s2", "s3"), 6, 1.0, T)
 
 
 def test_prototypes_of_the_labels_pull_and_all_others_push(relayed):
@@ -74,13 +84,13 @@ def test_prototypes_of_the_labels_pull_and_all_others_push(relayed):
                 losses.append(written_out(z[own][i], positives, [relayed[m]["keys"][c] for c, m in slots]))
         expected.append(np.mean(losses))
     np.testing.assert_allclose(
-        jax.jit(relay("prototypes").loss)(z, relayed, labels, None), np.mean(expected), rtol=1e-5
+        jax.jit(lambda z: relay("prototypes").loss(output(z), batch(labels), relayed))(z), np.mean(expected), rtol=1e-5
     )
 
 
 def test_a_known_prototype_of_one_class_only_gives_no_loss_to_samples_of_others(relayed):
     only = {m: {**slot, "known": np.array([False, False, m == "s2"])} for m, slot in relayed.items()}
-    loss = lambda z, labels: relay("prototypes").loss({"s1": z}, only, labels, None)
+    loss = lambda z, labels: relay("prototypes").loss(output({"s1": z}), batch(labels), only)
     value, gradient = jax.jit(jax.value_and_grad(loss))(units(1, 1, 6), np.array([[1, 1, 0]], np.uint8))
     assert value == 0
     np.testing.assert_array_equal(gradient, 0)
@@ -99,7 +109,9 @@ def test_places_pull_the_same_place_and_push_the_others_of_the_batch():
         if positives:
             losses.append(written_out(z[i], positives, [k for _, k in keys]))
     assert len(losses) == 4
-    found = jax.jit(relay("places").loss)({"s1": z}, relayed, np.zeros((5, 3), np.uint8), places)
+    found = jax.jit(
+        lambda z: relay("places").loss(output({"s1": z}), batch(np.zeros((5, 3), np.uint8), places), relayed)
+    )(z)
     np.testing.assert_allclose(found, np.mean(losses), rtol=1e-5)
 
 
@@ -107,7 +119,7 @@ def test_places_pull_the_same_place_and_push_the_others_of_the_batch():
 def test_nothing_known_yet_gives_0_with_a_finite_gradient(source):
     empty = relay(source).init(3)
     places = np.array([0, 1, 1, 2], np.int32)
-    loss = lambda z: relay(source).loss({"s1": z}, empty, np.ones((4, 3), np.uint8), places)
+    loss = lambda z: relay(source).loss(output({"s1": z}), batch(np.ones((4, 3), np.uint8), places), empty)
     value, gradient = jax.jit(jax.value_and_grad(loss))(units(1, 4, 6))
     assert value == 0
     np.testing.assert_array_equal(gradient, 0)
@@ -124,7 +136,7 @@ def test_slots_become_the_direction_of_the_mean_and_stay_where_nobody_contribute
     z = {"s1": units(4, 2, 3, 6)}  # [chunk, batch, d]
     labels = np.array([[[1, 0, 0], [1, 1, 0], [0, 0, 0]], [[0, 1, 0], [1, 0, 0], [1, 1, 0]]], np.uint8)
     active = np.array([True, False])
-    sums = r.add(r.empty_sums(relayed), z, labels, None, active)
+    sums = r.add(r.empty_sums(relayed), output(z), batch(labels), active)
     new = r.update(relayed, sums)
     for c in range(2):
         total = z["s1"][0][labels[0, :, c] > 0].astype(np.float64).sum(axis=0)

@@ -152,5 +152,5 @@ def test_features_of_different_lengths_cannot_be_averaged():
 
 def test_unified_needs_modalities_of_one_extent():
     design = ModelDesign({"s1": (8, 8, 2), "s2": (16, 16, 3)}, 3, design="unified")
-    with pytest.raises(UserError, match=r"--algorithm unified stacks the channels.*must agree in extent"):
+    with pytest.raises(UserError, match=r"--method unified stacks the channels.*must agree in extent"):
         MultiModalModel(design, ("s1",), nnx.Rngs(0))

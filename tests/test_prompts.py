@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -18,16 +19,18 @@ from PIL import Image
 from test_round import assert_close, reference_state
 
 from mmfl_jax import Simulation, Study
-from mmfl_jax.checkpoint import Checkpoints
 from mmfl_jax.costs import client_bytes, memory
-from mmfl_jax.engine.local import Batch, local_step
+from mmfl_jax.engine.batches import Batch, GroupData
+from mmfl_jax.engine.client import Client, Facts, begin, local_step
 from mmfl_jax.engine.program import Program
-from mmfl_jax.engine.round import empty_sums, make_round, start
+from mmfl_jax.engine.round import make_round
+from mmfl_jax.engine.server import empty_sums
 from mmfl_jax.errors import UserError
 from mmfl_jax.evaluation.personal import personal_accuracy, summarize
-from mmfl_jax.models import Template, clip, frozen_values, values
+from mmfl_jax.models import Output, Template, clip, frozen_values, values
 from mmfl_jax.models.clip.prompts import PromptLearner, ZeroShot
-from mmfl_jax.objectives.prompts import Alignment, cmfac, pacl
+from mmfl_jax.objectives.prompts import CMFAC, PACL, cmfac, pacl
+from mmfl_jax.runs.checkpoints import Checkpoints
 
 SIZES = [5, 9, 12, 30, 40, 8]
 NAMES = ("airport", "beach", "dense residential")
@@ -40,7 +43,7 @@ def federation(sizes=SIZES, **archive):
 
 
 def prompts(sizes=SIZES, **options):
-    defaults = {"algorithm": "fedrsclip", "clip": "tiny", "client_learning_rate": 0.005}
+    defaults = {"method": "fedrsclip", "clip": "tiny", "client_learning_rate": 0.005}
     return simulation(federation(sizes), **{**defaults, **options})
 
 
@@ -85,9 +88,9 @@ def test_alignment_is_one_minus_the_mean_cosine():
     one_hot = jnp.eye(5)[labels]
     np.testing.assert_allclose(cmfac(jnp.asarray(cosines), one_hot), mismatch, rtol=1e-5)
     assert pacl(jnp.asarray(texts[:1])) == 0
-    for weights, expected in [((2.0, 3.0), 2 * distance + 3 * mismatch), ((0.0, 3.0), 3 * mismatch), ((0.0, 0.0), 0)]:
-        total = Alignment(*weights)(jnp.asarray(texts), jnp.asarray(cosines), one_hot)
-        np.testing.assert_allclose(total, expected, rtol=1e-5)
+    output, batch = Output(None, {}, jnp.asarray(texts), jnp.asarray(cosines)), SimpleNamespace(labels=one_hot)
+    np.testing.assert_allclose(PACL(2.0).loss(output, batch, {}), distance, rtol=1e-5)
+    np.testing.assert_allclose(CMFAC(3.0).loss(output, batch, {}), mismatch, rtol=1e-5)
 
 
 def test_logits_are_scaled_cosines_with_the_texts_of_each_prompt():
@@ -135,11 +138,17 @@ def test_zero_shot_equals_clip():
 def test_a_local_step_descends_the_loss_as_it_is_written():
     sim = prompts(pacl_weight=0.3, cmfac_weight=0.7)
     model = sim.program.templates[0]
-    local = start(sim.program, sim.state, 0, {n: v[0] for n, v in sim.state.clients[0].items()})
+    kept = jax.tree.map(lambda v: v[0], sim.state.clients[0])
+    facts = Facts(jnp.float32(16), jnp.int32(1), jnp.uint32(0), jnp.int32(0))
+    client = Client(sim.program, 0, sim.state, kept, facts)
     rng = np.random.default_rng(0)
     images, labels = rng.normal(size=(16, 64)).astype(np.float32), np.eye(3)[rng.integers(0, 3, 16)]
     batch = Batch({"features": jnp.asarray(images)}, jnp.asarray(labels), jnp.arange(16), None)
-    after, losses, _ = jax.jit(lambda: local_step(sim.program, 0, {}, local, batch, {}, 0.1, sim.state.frozen))()
+    local = begin(client, batch)
+    after, losses, _ = jax.jit(lambda: local_step(client, local, jnp.int32(0), batch))()
+    local = local._replace(params={**local.params, **local.private})
+    after = after._replace(params={**after.params, **after.private})
+    rate = sim.study.client_learning_rate
 
     @jax.jit
     @jax.value_and_grad
@@ -152,16 +161,17 @@ def test_a_local_step_descends_the_loss_as_it_is_written():
         return cross_entropy + 0.3 * apart + 0.7 * mismatch
 
     value, gradient = written(local.params)
-    np.testing.assert_allclose(losses.total, value, rtol=1e-4)
+    np.testing.assert_allclose(losses["loss"], value, rtol=1e-4)
     for name, before in local.params.items():
         assert np.abs(gradient[name]).max() > 1e-2
-        np.testing.assert_allclose(after.params[name], before - 0.1 * gradient[name], atol=1e-5)
+        np.testing.assert_allclose(after.params[name], before - rate * gradient[name], atol=1e-5)
 
 
 def one_round(**options):
     """Return the simulation after a round without client 1, and the state before."""
-    sim = prompts(server_optimizer="momentum", **options)
-    sim._members = lambda number: [np.array([0, 2, 3, 4, 5])]
+    sim = prompts(algorithm="fedavgm", **options)
+    everybody = sim.cohort(0)
+    sim.cohort = lambda number: everybody.part([np.array([0, 2, 3, 4, 5])])
     before = jax.tree.map(np.array, sim.state)
     sim.run_round()
     return sim, before
@@ -169,8 +179,9 @@ def one_round(**options):
 
 @functools.cache
 def expected_state():
-    sim = prompts(server_optimizer="momentum")
-    sim._members = lambda number: [np.array([0, 2, 3, 4, 5])]
+    sim = prompts(algorithm="fedavgm")
+    everybody = sim.cohort(0)
+    sim.cohort = lambda number: everybody.part([np.array([0, 2, 3, 4, 5])])
     return reference_state(sim)
 
 
@@ -178,7 +189,7 @@ def expected_state():
 def test_round_equals_the_python_loop_and_absent_clients_keep_their_prompts(chunk_size):
     sim, before = one_round(chunk_size=chunk_size)
     assert_close(sim.state, expected_state())
-    private, first = (state.clients[0]["prompts/private/tokens"] for state in (sim.state, before))
+    private, first = (state.clients[0]["variables"]["prompts/private/tokens"] for state in (sim.state, before))
     np.testing.assert_array_equal(private[1], first[1])
     moved = np.abs(private - first).max(axis=(1, 2))
     assert (np.delete(moved, 1) > 1e-4).all()
@@ -201,7 +212,7 @@ def test_two_devices_equal_the_python_loop():
 
 
 def test_round_of_a_linear_head_equals_the_python_loop():
-    sim = prompts(algorithm="linear", chunk_size=4)
+    sim = prompts(method="linear", chunk_size=4)
     expected = reference_state(sim)
     sim.run_round()
     assert_close(sim.state, expected)
@@ -227,22 +238,29 @@ def _numpy(state):
     return [np.asarray(leaf) for leaf in jax.tree.leaves(state)]
 
 
+def ints(shape, dtype=jnp.int32):
+    return jax.ShapeDtypeStruct(shape, dtype)
+
+
 def abstract(config, names):
     """Return the program of FedRSCLIP on a CLIP of these sizes, and its state's shapes; nothing is computed."""
     make = lambda held: PromptLearner(clip.CLIP(config, rngs=nnx.Rngs(0)), names, BOTH, 4, "mean", nnx.Rngs(0))
-    program = dataclasses.replace(prompts().program, templates=())
+    program = prompts().program
     rest = {field: getattr(program, field) for field in (f.name for f in dataclasses.fields(program))}
     for field in ("template", "groups", "templates"):
         del rest[field]
     program = Program.of(make, ("features",), (("features",),), **rest)
-    return program, jax.eval_shape(lambda: program.init(make(("features",)), [10], 31))
+    data = GroupData(
+        {"features": ints((9, config.projection), jnp.float32)}, ints((9, 31)), None, *[ints((6,))] * 3, None
+    )
+    return program, jax.eval_shape(lambda: program.init(make(("features",)), 31, 0)), data
 
 
 def test_clients_send_2048_numbers_where_the_whole_clip_has_151_million():
-    program, state = abstract(clip.VIT_B_32, tokens())
-    assert client_bytes(program, state, 0) == (4 * 2048, 4 * 2048)
-    sums = jax.eval_shape(lambda state: empty_sums(program, state), state)
-    assert {name: value.shape for name, value in sums["delta"].items()} == {"prompts/shared/tokens": (4, 512)}
+    program, state, data = abstract(clip.VIT_B_32, tokens())
+    assert client_bytes(program, state, data, 0) == (4 * 2048, 4 * 2048)
+    sums = jax.eval_shape(lambda state, data: empty_sums(program, state, (data,), (6,)), state, data)["message"]
+    assert {name: value.shape for name, value in sums["change"].items()} == {"prompts/shared/tokens": (4, 512)}
     assert not sums["moments"]
     full = Template.of(lambda: clip.CLIP(clip.VIT_B_32, rngs=nnx.Rngs(0)))
     fine_tuning = sum(int(np.prod(variable.shape)) for _, variable in full.params.values())
@@ -251,7 +269,7 @@ def test_clients_send_2048_numbers_where_the_whole_clip_has_151_million():
 
 
 @pytest.mark.parametrize(
-    ("algorithm", "sent", "private"),
+    ("method", "sent", "private"),
     [
         ("fedrsclip", ["prompts/shared/tokens"], ["prompts/private/tokens"]),
         ("promptfl", ["prompts/shared/tokens"], []),
@@ -260,18 +278,18 @@ def test_clients_send_2048_numbers_where_the_whole_clip_has_151_million():
         ("linear", ["head/bias", "head/kernel"], []),
     ],
 )
-def test_what_travels_and_what_stays(algorithm, sent, private):
-    sim = prompts(algorithm=algorithm)
+def test_what_travels_and_what_stays(method, sent, private):
+    sim = prompts(method=method)
     assert sorted(sim.program.sent(0)[0]) == sent
-    assert list(sim.state.clients[0]) == private
+    assert list(sim.state.clients[0]["variables"]) == private
     size = sum(sim.state.params[name].size for name in sent)
-    assert client_bytes(sim.program, sim.state, 0) == (4 * size, 4 * size)
+    assert client_bytes(sim.program, sim.state, sim.execution.example(0), 0) == (4 * size, 4 * size)
 
 
 def test_zero_shot_needs_no_round_and_bears_some():
-    summary = prompts(algorithm="clip", rounds=0).run()
+    summary = prompts(method="clip", rounds=0).run()
     assert summary["rounds"] == summary["communication"]["total_bytes"] == 0
-    assert prompts(algorithm="clip", rounds=1).run()["evaluation"] == summary["evaluation"]
+    assert prompts(method="clip", rounds=1).run()["evaluation"] == summary["evaluation"]
     assert summary["personal"]["clients"] == len(SIZES)
 
 
@@ -279,8 +297,8 @@ def test_the_server_answers_with_the_shared_prompt_and_a_client_with_its_own():
     sim = prompts()
     name = "prompts/private/tokens"
     before, personal = sim.evaluate(), sim.evaluate_personal()
-    noise = 3 * jax.random.normal(jax.random.key(5), sim.state.clients[0][name].shape)
-    sim.state = dataclasses.replace(sim.state, clients=({name: noise},))
+    noise = 3 * jax.random.normal(jax.random.key(5), sim.state.clients[0]["variables"][name].shape)
+    sim.state = dataclasses.replace(sim.state, clients=({**sim.state.clients[0], "variables": {name: noise}},))
     assert sim.evaluate() == before
     found = sim.evaluate_personal()
     assert (found != personal).any()
@@ -325,15 +343,19 @@ def test_memory_of_a_round_does_not_grow_with_its_clients_nor_hold_the_clip_as_c
     frozen = sum(value.nbytes for value in large.state.frozen.values())
     state = memory(small.execution.compiled)["held"]
     assert state > frozen
-    plans, _ = small.execution._plans(small._members(0))
-    text = make_round(small.program, small.mesh).lower(small.state, small.execution.data, plans, small._key).as_text()
+    plans, _ = small.execution._plans(small.cohort(0))
+    text = (
+        make_round(small.program, small.mesh, (10,))
+        .lower(small.state, small.execution.data, plans, small._key)
+        .as_text()
+    )
     assert len(text) < frozen
 
 
 def test_weights_from_a_file(request):
     path = request.path.parent / "data" / "clip" / "hugging_face"
     sim = simulation(
-        federation(shapes={"features": (20,)}), algorithm="fedrsclip", clip=str(path), prompt_tokens=2, rounds=1
+        federation(shapes={"features": (20,)}), method="fedrsclip", clip=str(path), prompt_tokens=2, rounds=1
     )
     assert sim.state.params["prompts/shared/tokens"].shape == (2, 24)
     assert sim.state.frozen["names"].shape[0] == 3
@@ -348,7 +370,7 @@ def test_scenes_are_seen_through_the_features_of_their_images(tmp_path):
             Image.fromarray(pixels).save(tmp_path / "scenes" / name / f"{number}.png")
     study = Study(
         archive=f"scenes:{tmp_path / 'scenes'}",
-        algorithm="linear",
+        method="linear",
         clip="tiny",
         partition="iid",
         clients=3,
@@ -369,15 +391,15 @@ def test_scenes_are_seen_through_the_features_of_their_images(tmp_path):
 @pytest.mark.parametrize(
     ("options", "archive", "message"),
     [
-        ({"clip": ""}, {}, "--algorithm fedrsclip needs --clip, the file or folder of CLIP's weights"),
+        ({"clip": ""}, {}, "--method fedrsclip needs --clip, the file or folder of CLIP's weights"),
         ({"clip": "nowhere.safetensors"}, {}, "nowhere.safetensors: no such file"),
         ({"prompt_tokens": 0}, {}, "--prompt-tokens must be positive, not 0"),
         ({"prompt_tokens": 70}, {}, "70 of prompts; 77 at most"),
         ({"prompt_branches": "both"}, {}, "--prompt-branches 'both' is unknown; one of mean, shared, private"),
-        ({"algorithm": "promptfl", "prompt_branches": "private"}, {}, "promptfl has no such prompt; mean or shared"),
+        ({"method": "promptfl", "prompt_branches": "private"}, {}, "promptfl has no such prompt; mean or shared"),
         ({"pacl_weight": -1.0}, {}, "--pacl-weight must not be negative"),
         ({"prompt_template": "a photo"}, {}, r"--prompt-template 'a photo' has no \{\}"),
-        ({"algorithm": "promptfl", "rounds": 0}, {}, "--rounds must be positive, not 0"),
+        ({"method": "promptfl", "rounds": 0}, {}, "--rounds must be positive, not 0"),
         ({}, {"shapes": {"features": (20,)}}, "its features have length 64, those of archive memory 20"),
         ({}, {"shapes": {"s1": (5, 2)}}, "needs one modality of image features"),
         ({}, {"task": "multilabel"}, r"needs one class a sample \(multiclass\)"),
@@ -385,4 +407,4 @@ def test_scenes_are_seen_through_the_features_of_their_images(tmp_path):
 )
 def test_options_that_do_not_fit(options, archive, message):
     with pytest.raises(UserError, match=message):
-        simulation(federation(**archive), **{"algorithm": "fedrsclip", "clip": "tiny", **options})
+        simulation(federation(**archive), **{"method": "fedrsclip", "clip": "tiny", **options})

@@ -13,7 +13,7 @@ import pytest
 from mmfl_jax import report
 from mmfl_jax.errors import UserError
 from mmfl_jax.report import comparison, presentation, terminal
-from mmfl_jax.report.run_directory import read_run
+from mmfl_jax.runs import read_run, values
 
 SECTIONS = (
     "Results",
@@ -59,7 +59,7 @@ def make_run(
 ):
     rng = np.random.default_rng(config.get("seed", 0))
     path.mkdir(parents=True)
-    config = {"name": path.name, "archive": "twin", "modalities": ["s1", "s2"], "algorithm": "mf", "seed": 0} | config
+    config = {"name": path.name, "archive": "twin", "modalities": ["s1", "s2"], "method": "mf", "seed": 0} | config
     write(
         path / "config.json",
         {"rounds": max(rounds, 6), "partition": "by:country", "modality_assignment": "single"} | config,
@@ -257,7 +257,7 @@ def test_compare_takes_seeds_together(tmp_path):
     assert [row["name"] for row in rows] == ["mf", "unified"]
     assert [row["seeds"] for row in rows] == [[0, 1, 2]] * 2
     assert rows[0]["runs"] == runs[:3]
-    assert rows[0]["differences"] == {"algorithm": "mf"}
+    assert rows[0]["differences"] == {"method": "mf"}
     values = [json.loads((run / "summary.json").read_text())["evaluation"]["s1+s2"]["f1_micro"] for run in runs[:3]]
     statistic = rows[0]["scores"]["s1+s2"]["f1_micro"]
     assert statistic == {"mean": pytest.approx(np.mean(values)), "std": pytest.approx(np.std(values, ddof=1)), "n": 3}
@@ -290,7 +290,7 @@ def test_compare_averages_folds_before_it_takes_the_spread_over_seeds(tmp_path):
 def test_comparison_table_and_figure(tmp_path):
     from rich.console import Console
 
-    runs = [*seeded_runs(tmp_path), make_run(tmp_path / "going [red]", algorithm="mf+fw", finished=False)]
+    runs = [*seeded_runs(tmp_path), make_run(tmp_path / "going [red]", method="mf+fw", finished=False)]
     console = Console(width=200, record=True, file=(tmp_path / "out.txt").open("w"))
     console.print(report.comparison_table(report.compare(runs)))
     text = console.export_text()
@@ -307,8 +307,9 @@ def test_comparison_table_and_figure(tmp_path):
         "not finished",
     ):
         assert piece in text
-    figure = report.write_comparison(runs, tmp_path / "new" / "comparison.png")
-    assert figure.read_bytes().startswith(b"\x89PNG")
+    figures = report.write_comparison(runs, tmp_path / "new" / "comparison.png")
+    assert [path.name for path in figures] == ["comparison.png", "comparison-bytes.png"]
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in figures)
 
 
 def test_compare_refuses_nothing_and_doubles(tmp_path):
@@ -438,9 +439,9 @@ def test_numbers_and_names_are_written_for_people(written, expected):
 
 
 def test_modality_sets_are_ordered_and_coloured():
-    sets = presentation.ordered_sets(["s1+s2", "hsi+s1+s2", "s2", "s1", "hsi"], ["s1", "s2", "hsi"])
+    sets = values.ordered_sets(["s1+s2", "hsi+s1+s2", "s2", "s1", "hsi"], ["s1", "s2", "hsi"])
     assert sets == ["s1", "s2", "hsi", "s1+s2", "hsi+s1+s2"]
     colors = presentation.modality_colors(sets)
     assert list(colors) == sets
     assert len(set(colors.values())) == 5
-    assert presentation.fused_set(sets) == "hsi+s1+s2"
+    assert values.fused_set(sets) == "hsi+s1+s2"

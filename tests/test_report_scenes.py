@@ -17,7 +17,7 @@ CLASSES = ("forest", "lake", "moors heathland and sclerophyllous vegetation")
 
 
 def prompt_run(path, clients=4, arrays=("images", "personal"), **clip):
-    run = make_run(path, task="multiclass", classes=CLASSES, clients=clients, sets=("rgb",), algorithm="fedrsclip")
+    run = make_run(path, task="multiclass", classes=CLASSES, clients=clients, sets=("rgb",), method="fedrsclip")
     summary = json.loads((run / "summary.json").read_text())
     rng = np.random.default_rng(0)
     personal = rng.uniform(0.2, 0.9, clients)

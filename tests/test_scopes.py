@@ -2,7 +2,7 @@
 
 import pytest
 
-from mmfl_jax.models.scopes import PRIVATE, SHARED, held, scope
+from mmfl_jax.models.scopes import PRIVATE, SHARED, scope
 
 
 @pytest.mark.parametrize(
@@ -32,13 +32,8 @@ def test_encoders_belong_to_their_modality_and_the_head_to_all(name, expected):
         (["head"], "encoders/s1/first/kernel", "s1"),
         (["norm", "head"], "head/bias", PRIVATE),
         ([], "encoders/s1/stem_norm/scale", "s1"),
+        (["*"], "bias", PRIVATE),
     ],
 )
 def test_private_words(private, name, expected):
     assert scope(name, private) == expected
-
-
-def test_clients_hold_what_is_shared_and_what_is_of_their_modalities():
-    names = ["encoders/s1/a", "encoders/s2/a", "projectors/s2/b", "head/kernel", "encoders/unified/a"]
-    assert [held(name, ["s1"]) for name in names] == [True, False, False, True, True]
-    assert [held(name, ["s1", "s2"]) for name in names] == [True] * 5

@@ -70,7 +70,7 @@ def federation(work: workloads.Workload, arrays: workloads.Arrays) -> Federation
 def study(work: workloads.Workload, **options: Any) -> Study:
     """Return the study that does the workload."""
     return Study(
-        algorithm="mf+fw+mim" if work.model == "resnet18" else "mf",
+        method="mf+fw+mim" if work.model == "resnet18" else "mf",
         encoder="auto" if work.model == "cnn" else work.model,
         norm="none" if work.model == "mlp" else "batch",
         client_optimizer="sgd",
@@ -102,9 +102,12 @@ def start(simulation: Simulation, task: protocol.Task, weights: workloads.Arrays
         state,
         params={name: put(old, weights[name]) for name, old in state.params.items()},
         stats={name: put(old, weights[name]) for name, old in state.stats.items()},
-        relay={
-            m: {"keys": put(slot["keys"], keys[m]), "known": put(slot["known"], np.ones(len(keys[m])))}
-            for m, slot in state.relay.items()
+        objectives={
+            name: {
+                m: {"keys": put(slot["keys"], keys[m]), "known": put(slot["known"], np.ones(len(keys[m])))}
+                for m, slot in slots.items()
+            }
+            for name, slots in state.objectives.items()
         },
         round=put(state.round, 0),
     )
@@ -123,7 +126,7 @@ def write_positions(simulation: Simulation, task: protocol.Task) -> None:
 def variables(simulation: Simulation) -> workloads.Arrays:
     """Return parameters and running moments by name, and the relay's keys as ``relay/MODALITY``."""
     state = simulation.state
-    keys = {f"relay/{m}": slot["keys"] for m, slot in state.relay.items()}
+    keys = {f"relay/{m}": slot["keys"] for m, slot in state.objectives.get("mim", {}).items()}
     return {n: np.array(v) for n, v in {**state.params, **state.stats, **keys}.items()}
 
 

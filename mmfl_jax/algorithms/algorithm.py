@@ -1,4 +1,10 @@
-"""A federated algorithm: what a client adds to its loss, and what the server does with the averaged update."""
+"""The contract of a federated algorithm: pure functions of client and server, in the way optax writes its own.
+
+A client receives parameters (``send``) and what comes beside them (``broadcast``), starts (``start``), takes local
+steps on its loss (``loss``, ``gradient``, ``step``), and sends a message (``message``, ``transform``); the server
+reduces the messages (``reduce``) and updates (``update``). Each function has an identity default that compiles to
+nothing, and each sees the parameters that are exchanged, never the client's private ones.
+"""
 
 from __future__ import annotations
 
@@ -9,60 +15,147 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from mmfl_jax.algorithms.reduce import Reduce
+from mmfl_jax.algorithms.setting import Setting
+from mmfl_jax.algorithms.transforms import Message, Params, Transform
+
 Array = jax.Array
-Params = dict[str, Array]
 
 
-def no_penalty(params: Params, received: Params) -> Array:
-    """Return 0: the local loss is the task's."""
-    return jnp.float32(0)
+class Local(NamedTuple):
+    """Show one client in one round to an algorithm.
+
+    Attributes:
+      received: the parameters it got.
+      broadcast: what came beside them.
+      memory: what it kept from its last round.
+      carry: what it carries from step to step beside its parameters.
+      size: its samples.
+      steps: its local steps in this round.
+      step: the step that is done now, from 0.
+      rate: learning rate of this round.
+      delay: how many rounds ago it was sent ``received`` (asynchronous algorithms; else 0).
+      key: of its randomness in this round.
+      loss: of parameters on this step's batch, task and objectives together.
+      features: of parameters on this step's batch: the fused representation ``[batch, d]``.
+      optimizer: of the clients, with learning rate 1.
+      momentum: of that optimizer, 0 for plain SGD.
+    """
+
+    received: Params
+    broadcast: Any
+    memory: Any
+    carry: Any
+    size: Array
+    steps: Array
+    step: Array
+    rate: Array
+    delay: Array
+    key: Array
+    loss: Callable[[Params], Array]
+    features: Callable[[Params], Array]
+    optimizer: optax.GradientTransformation
+    momentum: float
+
+
+class Aggregate(NamedTuple):
+    """Hold what the clients of a round sent, reduced. Every field but the last three goes by the parameter's name.
+
+    Attributes:
+      value: the message's fields, each reduced over the holders of the parameter that reported.
+      share: the weight of the holders that reported, as a share of that of all holders.
+      clients: how many holders reported.
+      population: how many holders there are.
+      sampling: the probability that a client takes part in a round; 1 where cohorts are of a fixed size.
+      rate: of the server's step, 1 unless scheduled.
+      key: of the server's randomness in this round.
+    """
+
+    value: Message
+    share: dict[str, Array]
+    clients: dict[str, Array]
+    population: dict[str, int]
+    sampling: float
+    rate: Array
+    key: Array
+
+
+def change(params: Params, local: Local) -> tuple[Message, Any]:
+    """Return the message of most algorithms, the change of the parameters, and the memory as it was."""
+    return {"change": difference(params, local.received)}, local.memory
+
+
+def difference(a: Params, b: Params) -> Params:
+    """Return ``a - b``."""
+    return {n: a[n] - b[n] for n in a}
+
+
+def add_change(aggregate: Aggregate, state: Any, params: Params) -> tuple[Params, Any]:
+    """Return the parameters with the clients' mean change added (FedAvg's server), and the state as it was."""
+    return {n: p + aggregate.rate * aggregate.value["change"][n] for n, p in params.items()}, state
 
 
 class Algorithm(NamedTuple):
     """Hold the pure functions of an algorithm.
 
     Attributes:
-      init: ``params -> state`` of the server, before the first round.
-      update: ``(mean_delta, state, params) -> (params, state)`` of the server; ``mean_delta`` is the clients' weighted
-        mean change of each parameter.
-      penalty: ``(params, received) -> scalar`` that a client adds to its loss; ``received`` are the parameters it got.
+      init: ``params -> state`` of the server.
+      update: ``(aggregate, state, params) -> (params, state)`` of the server.
+      memory: ``params -> memory`` that a client keeps from round to round, before its first one.
+      broadcast: ``state -> what goes down`` beside the parameters.
+      send: ``(params, state, delay) -> params`` that go down.
+      start: ``local -> params`` that a client begins with.
+      carry: ``local -> carry`` before the first step.
+      loss: ``(params, local) -> scalar`` that is minimised.
+      gradient: ``(gradient, params, local) -> gradient`` that the client's optimizer is given.
+      phase: ``local -> (exchanged, private)``: whether each is trained in this step; None for always both.
+      step: ``(params, local) -> carry`` after a step; ``params`` are those before it.
+      message: ``(params, local) -> (message, memory)``: fields that each hold a value by the parameter's name.
+      personal: ``(params, memory, broadcast) -> params`` that a client uses itself.
+      transform: of the message on its way up.
+      reduce: of the cohort's messages.
+      private: words whose variables stay with the client, beside the study's own.
+      weighting: of clients, ``samples`` or ``uniform``; None for the study's.
+      keeps_unseen: whether a parameter that nobody in the cohort holds stays as it is.
+      pooled: whether there are no clients: everybody's samples in one place.
+      isolated: whether nothing travels at all.
+      buffer: how many updates make a round of an asynchronous algorithm, 0 for synchronous rounds.
+      most_delay: the oldest version that an update may have started from.
+      privacy: ``(rounds, rate) -> {"epsilon", "delta"}``, for cohorts drawn with that probability; None without.
+      check: raises UserError where the setting does not allow the algorithm.
     """
 
-    init: Callable[[Params], Any]
-    update: Callable[[Params, Any, Params], tuple[Params, Any]]
-    penalty: Callable[[Params, Params], Array] = no_penalty
+    init: Callable[[Params], Any] = lambda params: {}
+    update: Callable[[Aggregate, Any, Params], tuple[Params, Any]] = add_change
+    memory: Callable[[Params], Any] = lambda params: {}
+    broadcast: Callable[[Any], Any] = lambda state: {}
+    send: Callable[[Params, Any, Array], Params] = lambda params, state, delay: params
+    start: Callable[[Local], Params] = lambda local: local.received
+    carry: Callable[[Local], Any] = lambda local: {}
+    loss: Callable[[Params, Local], Array] = lambda params, local: local.loss(params)
+    gradient: Callable[[Params, Params, Local], Params] = lambda gradient, params, local: gradient
+    phase: Callable[[Local], tuple[Array, Array]] | None = None
+    step: Callable[[Params, Local], Any] = lambda params, local: local.carry
+    message: Callable[[Params, Local], tuple[Message, Any]] = change
+    personal: Callable[[Params, Any, Any], Params] = lambda params, memory, broadcast: params
+    transform: Transform = Transform()
+    reduce: Reduce = Reduce()
+    private: tuple[str, ...] = ()
+    weighting: str | None = None
+    keeps_unseen: bool = True
+    pooled: bool = False
+    isolated: bool = False
+    buffer: int = 0
+    most_delay: int = 0
+    privacy: Callable[[int, float], dict[str, float]] | None = None
+    check: Callable[[Setting], None] = lambda setting: None
 
 
-def federated_averaging(server_optimizer: optax.GradientTransformation | None = None) -> Algorithm:
-    """Return FedAvg, or its adaptive kin: the server takes the mean change of its clients as a negative gradient.
-
-    Args:
-      server_optimizer: ``optax.sgd(1.0)`` (default) is plain averaging; with momentum it is FedAvgM, ``optax.adam`` is
-        FedAdam.
-
-    References:
-      McMahan et al., "Communication-Efficient Learning of Deep Networks from Decentralized Data", AISTATS 2017.
-      Reddi et al., "Adaptive Federated Optimization", ICLR 2021.
-    """
-    optimizer = server_optimizer or optax.sgd(1.0)
-
-    def update(mean_delta: Params, state: Any, params: Params) -> tuple[Params, Any]:
-        gradient = jax.tree.map(jnp.negative, mean_delta)
-        updates, state = optimizer.update(gradient, state, params)
-        return optax.apply_updates(params, updates), state
-
-    return Algorithm(optimizer.init, update)
+def zeros(params: Params) -> Params:
+    """Return zeros of the shapes of ``params``."""
+    return jax.tree.map(jnp.zeros_like, params)
 
 
-def proximal(algorithm: Algorithm, weight: float) -> Algorithm:
-    """Return ``algorithm`` with ``weight / 2 * ||params - received||^2`` added to every client's loss.
-
-    References:
-      Li et al., "Federated Optimization in Heterogeneous Networks" (FedProx), MLSys 2020.
-    """
-
-    def penalty(params: Params, received: Params) -> Array:
-        squares = jax.tree.map(lambda a, b: jnp.sum((a - b) ** 2), params, received)
-        return algorithm.penalty(params, received) + weight / 2 * sum(jax.tree.leaves(squares))
-
-    return algorithm._replace(penalty=penalty)
+def square_norm(params: Params) -> Array:
+    """Return the squared Euclidean norm of all of ``params`` together."""
+    return sum((jnp.vdot(x, x) for x in jax.tree.leaves(params)), jnp.float32(0))

@@ -9,10 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from mmfl_jax.archives.base import Archive, ModalitySpec
-from mmfl_jax.engine.local import GroupData
+from mmfl_jax.engine.batches import GroupData
 from mmfl_jax.errors import UserError
 from mmfl_jax.federation import Federation
-from mmfl_jax.federation.federation import label_counts
 from mmfl_jax.objectives.losses import calibration_offsets
 
 # Samples read at once: bounds the host's memory beside the result.
@@ -83,18 +82,12 @@ def _training_moments(federation: Federation, modality: str, spec: ModalitySpec)
     return mean.astype(np.float32), np.where(std > 1e-12, std, 1).astype(np.float32)
 
 
-def multi_hot(archive: Archive, samples: np.ndarray) -> np.ndarray:
-    """Return ``[len(samples), classes]`` uint8 of 0/1; one-hot for ``multiclass``."""
-    labels = archive.labels[samples]
+def multi_hot(federation: Federation, group: int) -> np.ndarray:
+    """Return ``[samples, classes]`` uint8 of 0/1 of a group's labels; one-hot for ``multiclass``."""
+    archive, labels = federation.archive, federation.labels(federation.groups[group])
     if archive.task == "multilabel":
         return np.ascontiguousarray(labels, np.uint8)
     return (labels[:, None] == np.arange(len(archive.class_names))).astype(np.uint8)
-
-
-def place_slots(federation: Federation) -> dict[int, int]:
-    """Return the relay's slot of every place that clients hold, by sample index."""
-    held = np.unique(np.concatenate([group.samples for group in federation.groups]))
-    return {int(sample): slot for slot, sample in enumerate(held)}
 
 
 def group_data(
@@ -105,6 +98,7 @@ def group_data(
     places: bool = False,
     calibration: str = "none",
     calibration_strength: float = 1.0,
+    attack: np.ndarray | None = None,
 ) -> tuple[GroupData, ...]:
     """Return the samples of every group, as NumPy arrays.
 
@@ -115,13 +109,13 @@ def group_data(
       places: whether the relay has a slot for every place.
       calibration: of client logits (:func:`mmfl_jax.objectives.losses.calibration_offsets`).
       calibration_strength: of it.
+      attack: ``[clients]`` what each client's change is multiplied with; None where all are honest.
     """
     archive = federation.archive
-    counts = [np.stack([label_counts(archive, g.client(i)) for i in range(len(g.ids))]) for g in federation.groups]
+    counts = [federation.label_counts(group) for group in federation.groups]
     totals = np.sum([c.sum(axis=0) for c in counts], axis=0)
-    slots = place_slots(federation) if places else {}
     out = []
-    for group, count in zip(federation.groups, counts):
+    for g, (group, count) in enumerate(zip(federation.groups, counts)):
         offsets = None
         if calibration != "none":
             offset = calibration_offsets(
@@ -131,12 +125,13 @@ def group_data(
         out.append(
             GroupData(
                 images={m: normalizer.read(archive, m, group.samples) for m in group.modalities if read_images},
-                labels=multi_hot(archive, group.samples),
-                places=np.array([slots[int(s)] for s in group.samples], np.int32) if places else None,
+                labels=multi_hot(federation, g),
+                places=federation.slots(group).astype(np.int32) if places else None,
                 begins=group.offsets[:-1].astype(np.int32),
                 sizes=group.sizes.astype(np.int32),
                 ids=group.ids.astype(np.int32),
                 offsets=offsets,
+                attack=None if attack is None else attack[group.ids].astype(np.float32),
             )
         )
     return tuple(out)

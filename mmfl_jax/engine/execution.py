@@ -14,17 +14,36 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from mmfl_jax.engine.batches import GroupData, Placed
 from mmfl_jax.engine.data import Normalizer
-from mmfl_jax.engine.local import GroupData, Placed
 from mmfl_jax.engine.plan import GroupPlan, Planner
 from mmfl_jax.engine.program import Program
-from mmfl_jax.engine.round import AXIS, finish, make_round, train_cohort
+from mmfl_jax.engine.round import AXIS, make_round, train_cohort
+from mmfl_jax.engine.server import finish
 from mmfl_jax.engine.state import ServerState
 from mmfl_jax.federation import Federation
 
 Array = jax.Array
 Members = list[np.ndarray]
 Cost = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Cohort:
+    """Hold who takes part in a round: numbers within each group, their local steps, and their delays."""
+
+    members: Members
+    steps: list[np.ndarray]
+    delays: list[np.ndarray]
+
+    def part(self, chosen: Members) -> Cohort:
+        """Return the cohort of these places of each group's members."""
+        take = lambda columns: [values[c] for values, c in zip(columns, chosen)]
+        return Cohort(take(self.members), take(self.steps), take(self.delays))
+
+    def columns(self) -> list[np.ndarray]:
+        """Return all arrays."""
+        return [*self.members, *self.steps, *self.delays]
 
 
 def _compiler_options(mesh: Mesh) -> dict[str, str | bool]:
@@ -52,27 +71,27 @@ class Resident:
     def __init__(self, program: Program, mesh: Mesh, planner: Planner, data: tuple[GroupData, ...]):
         self.mesh, self.planner = mesh, planner
         self.data = jax.device_put(data, NamedSharding(mesh, P()))
-        self._round = make_round(program, mesh)
+        self._round = make_round(program, mesh, tuple(planner.most))
         self.compiled: Any = None
-        self._laid: tuple[Members, tuple[GroupPlan, ...], Cost] | None = None
+        self._laid: tuple[Cohort, tuple[GroupPlan, ...], Cost] | None = None
 
-    def compile(self, state: ServerState, members: Members, key: Array) -> None:
+    def compile(self, state: ServerState, cohort: Cohort, key: Array) -> None:
         """Compile for these shapes; every later round has the same."""
-        self.compiled = self._round.lower(state, self.data, self._plans(members)[0], key).compile(
+        self.compiled = self._round.lower(state, self.data, self._plans(cohort)[0], key).compile(
             _compiler_options(self.mesh)
         )
 
-    def run(self, state: ServerState, members: Members, key: Array) -> tuple[ServerState, dict[str, Array], Cost]:
-        """Return the state after the round of these ``members`` (numbers within each group), metrics and cost."""
-        plans, cost = self._plans(members)
+    def run(self, state: ServerState, cohort: Cohort, key: Array) -> tuple[ServerState, dict[str, Array], Cost]:
+        """Return the state after the round of ``cohort``, metrics and cost."""
+        plans, cost = self._plans(cohort)
         state, metrics = self.compiled(state, self.data, plans, key)
         return state, metrics, cost
 
-    def _plans(self, members: Members) -> tuple[tuple[GroupPlan, ...], Cost]:
+    def _plans(self, cohort: Cohort) -> tuple[tuple[GroupPlan, ...], Cost]:
         # Where everybody takes part, one round's plan is the next one's.
-        if self._laid is None or not all(map(np.array_equal, members, self._laid[0])):
-            plans, cost = self.planner.lay(members)
-            self._laid = members, jax.device_put(plans, NamedSharding(self.mesh, P(AXIS))), cost
+        if self._laid is None or not all(map(np.array_equal, cohort.columns(), self._laid[0].columns())):
+            plans, cost = self.planner.lay(cohort.members, cohort.steps, cohort.delays)
+            self._laid = cohort, jax.device_put(plans, NamedSharding(self.mesh, P(AXIS))), cost
         return self._laid[1:]
 
     def example(self, group: int) -> GroupData:
@@ -107,7 +126,7 @@ class Streamed:
         self.federation, self.normalizer = federation, normalizer
         # Two waves are on the device at once: the one that trains and the one that arrives.
         self.capacity = [self._capacity(g, budget // (2 * len(data))) for g in range(len(data))]
-        self._wave = jax.jit(functools.partial(train_cohort, program, mesh))
+        self._wave = jax.jit(functools.partial(train_cohort, program, mesh, tuple(planner.most)))
         self._finish = jax.jit(functools.partial(finish, program), donate_argnums=0)
         self._add = jax.jit(lambda a, b: jax.tree.map(lambda x, y: x + y, a, b), donate_argnums=(0,))
         self.compiled: Any = None
@@ -117,53 +136,56 @@ class Streamed:
         sample = sum(int(np.prod(shape)) for shape in shapes) * self.normalizer.dtype.itemsize
         return max(budget // sample, int(self.data[group].sizes.max()))
 
-    def compile(self, state: ServerState, members: Members, key: Array) -> None:
+    def compile(self, state: ServerState, cohort: Cohort, key: Array) -> None:
         """Compile for these shapes; every later wave has the same."""
-        data, plans, _ = self._load([m[:1] for m in members])
+        one = cohort.part([np.arange(len(m))[:1] for m in cohort.members])
+        data, plans, _ = self._load(one, [0] * len(one.members))
         self.compiled = self._wave.lower(state, data, plans, key).compile(_compiler_options(self.mesh))
 
-    def run(self, state: ServerState, members: Members, key: Array) -> tuple[ServerState, dict[str, Array], Cost]:
-        """Return the state after the round of these ``members`` (numbers within each group), metrics and cost."""
-        waves = list(self._waves(members))
+    def run(self, state: ServerState, cohort: Cohort, key: Array) -> tuple[ServerState, dict[str, Array], Cost]:
+        """Return the state after the round of ``cohort``, metrics and cost."""
+        waves = list(self._waves(cohort.members))
+        first = [[int(places[0]) if len(places) else 0 for places in wave] for wave in waves]
+        loads = [functools.partial(self._load, cohort.part(wave), begin) for wave, begin in zip(waves, first)]
         costs: list[Cost] = []
         sums = None
         with ThreadPoolExecutor(1) as reader:
-            pending = reader.submit(self._load, waves[0])
-            for following in [*waves[1:], None]:
+            pending = reader.submit(loads[0])
+            for following in [*loads[1:], None]:
                 data, plans, cost = pending.result()
                 jax.block_until_ready(sums)  # the wave before leaves the device before another one arrives
                 if following is not None:
-                    pending = reader.submit(self._load, following)
+                    pending = reader.submit(following)
                 state, wave = self.compiled(state, data, plans, key)
                 sums = wave if sums is None else self._add(sums, wave)
                 costs.append(cost)
-        state, metrics = self._finish(state, sums)
+        state, metrics = self._finish(state, sums, key)
         steps = sum(c["client_steps"] for c in costs)
-        paid = sum(c["client_steps"] / (1 - c["padding_waste"]) for c in costs)
+        paid = max(1, sum(c["client_steps"] / (1 - c["padding_waste"]) for c in costs))
         total = {"clients": sum(c["clients"] for c in costs), "client_steps": steps}
         return state, metrics, {**total, "padding_waste": 1 - steps / paid}
 
     def _waves(self, members: Members) -> Iterator[Members]:
-        """Yield the cohort in waves, each within every group's capacity."""
+        """Yield the cohort in waves, places of each group's members, each within every group's capacity."""
         queues = []
         for group, chosen in enumerate(members):
             filled = 0
             waves: list[list[int]] = [[]]
-            for client in chosen:
+            for place, client in enumerate(chosen):
                 size = int(self.data[group].sizes[client])
                 if waves[-1] and filled + size > self.capacity[group]:
                     waves.append([])
                     filled = 0
-                waves[-1].append(int(client))
+                waves[-1].append(place)
                 filled += size
             queues.append(waves)
         for i in range(max(map(len, queues))):
             yield [np.array(waves[i] if i < len(waves) else [], np.int64) for waves in queues]
 
-    def _load(self, members: Members) -> tuple[tuple[GroupData, ...], tuple[GroupPlan, ...], Cost]:
+    def _load(self, cohort: Cohort, first: list[int]) -> tuple[tuple[GroupData, ...], tuple[GroupPlan, ...], Cost]:
         """Read the samples of a wave and put them on the devices."""
-        plans, cost = self.planner.lay(members)
-        loaded = tuple(self._load_group(group, chosen) for group, chosen in enumerate(members))
+        plans, cost = self.planner.lay(cohort.members, cohort.steps, cohort.delays, first)
+        loaded = tuple(self._load_group(group, chosen) for group, chosen in enumerate(cohort.members))
         data = jax.device_put(loaded, NamedSharding(self.mesh, P()))
         return data, jax.device_put(plans, NamedSharding(self.mesh, P(AXIS))), cost
 

@@ -20,11 +20,15 @@ class GroupPlan:
     Attributes:
       clients: ``[devices, chunks, chunk]`` int32 numbers within the group, -1 where there is none.
       steps: ``[devices, chunks, chunk]`` int32 local steps, 0 where there is none.
+      slots: ``[devices, chunks, chunk]`` int32: which of the group's clients in the cohort it is, from 0.
+      delays: ``[devices, chunks, chunk]`` int32: how many rounds ago it was sent its parameters.
       chunks: ``[devices]`` int32: how many of the chunks hold anybody.
     """
 
     clients: np.ndarray
     steps: np.ndarray
+    slots: np.ndarray
+    delays: np.ndarray
     chunks: np.ndarray
 
 
@@ -35,16 +39,6 @@ def local_steps(sizes: np.ndarray, epochs: float, batch_size: int, fixed: int = 
     return np.maximum(1, np.ceil(epochs * sizes / batch_size)).astype(np.int64)
 
 
-def sample_cohort(clients: int, cohort: int, seed: int, round_number: int) -> np.ndarray:
-    """Return the sorted numbers of the clients of a round, drawn uniformly without replacement.
-
-    Keyed by (seed, round) alone, so a resumed run draws what an unbroken one draws. ``cohort`` 0 is everybody.
-    """
-    if not cohort or cohort >= clients:
-        return np.arange(clients)
-    return np.sort(np.random.default_rng([seed, 3, round_number]).choice(clients, cohort, replace=False))
-
-
 class Planner:
     """Lay the cohort of each round into chunks and deal the chunks to devices, with arrays of one shape for all rounds.
 
@@ -52,21 +46,30 @@ class Planner:
       steps: ``[clients]`` local steps of every client, a group an entry.
       chunk: clients that one device trains at once, a group an entry.
       devices: how many.
-      cohort: the most clients in a round, 0 for all.
+      most: the most clients of each group in a round.
     """
 
-    def __init__(self, steps: list[np.ndarray], chunk: list[int], devices: int, cohort: int):
+    def __init__(self, steps: list[np.ndarray], chunk: list[int], devices: int, most: list[int]):
         self.steps, self.chunk, self.devices = steps, chunk, devices
-        most = [min(len(s), cohort or len(s)) for s in steps]
+        self.most = most
         totals = [-(-n // c) for n, c in zip(most, chunk)]
         # Room for an uneven deal: a device with one giant chunk leaves the small ones to the others.
         self.capacity = [t if devices == 1 else min(t, 2 * -(-t // devices) + 1) for t in totals]
 
-    def lay(self, members: list[np.ndarray]) -> tuple[tuple[GroupPlan, ...], dict[str, float]]:
+    def lay(
+        self,
+        members: list[np.ndarray],
+        steps: list[np.ndarray] | None = None,
+        delays: list[np.ndarray] | None = None,
+        first: list[int] | None = None,
+    ) -> tuple[tuple[GroupPlan, ...], dict[str, float]]:
         """Return the plans of one round, and what they cost.
 
         Args:
           members: numbers within each group of the clients that take part.
+          steps: of these clients in this round, a group an entry; None for their own.
+          delays: of these clients, a group an entry; None for no delay.
+          first: the slot of each group's first member; 0 unless this is a later wave of a round.
 
         Returns:
           A plan a group, and ``client_steps``, ``clients`` and ``padding_waste``: the share of client-steps that are
@@ -75,28 +78,39 @@ class Planner:
         loads = np.zeros(self.devices, dtype=np.int64)
         plans, useful, paid = [], 0, 0
         for group, chosen in enumerate(members):
-            size, steps = self.chunk[group], self.steps[group]
-            by_steps = chosen[np.argsort(-steps[chosen], kind="stable")]
-            count = -(-len(by_steps) // size)
-            clients = np.full((count, size), -1, np.int32)
-            clients.reshape(-1)[: len(by_steps)] = by_steps
-            local = np.where(clients < 0, 0, steps[clients])
+            size, todo = self.chunk[group], self.steps[group][chosen] if steps is None else steps[group]
+            order = np.argsort(-todo, kind="stable")
+            count = -(-len(chosen) // size)
+
+            def chunks(values: np.ndarray, fill: int, order=order, shape=(count, size)) -> np.ndarray:
+                out = np.full(shape, fill, np.int32)
+                out.reshape(-1)[: len(order)] = values[order]
+                return out
+
+            local = chunks(todo, 0)
             useful += int(local.sum())
             paid += int(local.max(axis=1, initial=0).sum()) * size
-            plans.append(self._deal(group, clients, local, loads))
+            slots = np.arange(len(chosen)) + (first[group] if first else 0)
+            late = np.zeros(len(chosen), np.int32) if delays is None else delays[group]
+            columns = chunks(chosen, -1), local, chunks(slots, 0), chunks(late, 0)
+            plans.append(self._deal(group, columns, loads))
         return tuple(plans), {
             "clients": sum(len(m) for m in members),
             "client_steps": useful,
             "padding_waste": 1 - useful / paid if paid else 0.0,
         }
 
-    def _deal(self, group: int, clients: np.ndarray, steps: np.ndarray, loads: np.ndarray) -> GroupPlan:
+    def _deal(self, group: int, columns: tuple[np.ndarray, ...], loads: np.ndarray) -> GroupPlan:
         """Deal chunks ``[chunks, chunk]``, longest first, each to the device with least to do."""
         shape = (self.devices, self.capacity[group], self.chunk[group])
-        dealt, dealt_steps = np.full(shape, -1, np.int32), np.zeros(shape, np.int32)
+        steps = columns[1]
         device, place = self._places(steps.max(axis=1, initial=0), self.capacity[group], loads)
-        dealt[device, place], dealt_steps[device, place] = clients, steps
-        return GroupPlan(dealt, dealt_steps, np.bincount(device, minlength=self.devices).astype(np.int32))
+        dealt = [np.full(shape, -1 if i == 0 else 0, np.int32) for i in range(len(columns))]
+        for out, values in zip(dealt, columns):
+            out[device, place] = values
+        clients, steps, slots, delays = dealt
+        held = np.bincount(device, minlength=self.devices).astype(np.int32)
+        return GroupPlan(clients, steps, slots, delays, held)
 
     def _places(self, lengths: np.ndarray, capacity: int, loads: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the device of each chunk and its place there; add the chunks' lengths to ``loads``."""

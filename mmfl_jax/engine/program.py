@@ -13,11 +13,10 @@ from flax import nnx
 
 from mmfl_jax.algorithms import Algorithm
 from mmfl_jax.engine.augment import Augmentation
-from mmfl_jax.engine.relay import Relay
-from mmfl_jax.engine.state import ServerState
+from mmfl_jax.engine.state import Kept, ServerState
 from mmfl_jax.models import Template, Variables, frozen_values, values
-from mmfl_jax.models.scopes import PRIVATE, held, scope
-from mmfl_jax.objectives.prompts import Alignment
+from mmfl_jax.models.scopes import PRIVATE, scope
+from mmfl_jax.objectives.objective import Objective
 
 Array = jax.Array
 
@@ -27,22 +26,27 @@ class Program:
     """Say what clients and server compute.
 
     Attributes:
-      task: ``multilabel`` or ``multiclass``.
+      loss: ``(logits, labels) -> scalar`` of a batch: the task's.
       template: the model that the server evaluates: whole, or with the shared prompt alone.
       groups: modality set of each client group.
       templates: the model of each group.
       private: words that make a variable private (:func:`mmfl_jax.models.scopes.scope`).
       client_optimizer: made anew by every client in every round; its steps are scaled by ``learning_rate``.
       learning_rate: of the clients, ``round -> rate``.
-      algorithm: what is added to local training, and the server's update.
-      relay: MIM's source of positives, None without MIM.
-      alignment: of prompts, None without them.
+      algorithm: how the federation optimises.
       batch_size: of a local step.
-      augmentation: of its samples.
+      counts: clients of each group.
+      weights: weight of all clients of each group together.
+      largest: weight of the largest client.
+      objectives: further terms of the local loss.
+      server_rate: ``round -> rate`` by which the server's step is scaled.
+      momentum: of the client optimizer, 0 for plain SGD.
+      sampling: the probability that a client takes part in a round; 1 where cohorts are of a fixed size.
+      augmentation: of a batch.
       weighting: of clients in averages: ``samples`` or ``uniform``.
     """
 
-    task: str
+    loss: Callable[[Array, Array], Array]
     template: Template
     groups: tuple[tuple[str, ...], ...]
     templates: tuple[Template, ...]
@@ -50,11 +54,16 @@ class Program:
     client_optimizer: optax.GradientTransformation
     learning_rate: Callable[[Array], Array]
     algorithm: Algorithm
-    relay: Relay | None
     batch_size: int
+    counts: tuple[int, ...]
+    weights: tuple[float, ...]
+    largest: float = 1.0
+    objectives: tuple[Objective, ...] = ()
+    server_rate: Callable[[Array], Array] = lambda round: jnp.float32(1)
+    momentum: float = 0.0
+    sampling: float = 1.0
     augmentation: Augmentation = dataclasses.field(default_factory=Augmentation)
     weighting: str = "samples"
-    alignment: Alignment | None = None
 
     @classmethod
     def of(
@@ -79,32 +88,43 @@ class Program:
         keep = lambda names: [name for name in names if not self.is_private(name)]
         return keep(template.params), keep(template.stats)
 
-    def contributors(self, name: str) -> list[int]:
-        """Return the groups whose clients hold the variable ``name``."""
-        return [g for g, modalities in enumerate(self.groups) if held(name, modalities)]
+    def holders(self, name: str) -> list[int]:
+        """Return the groups whose clients have the variable ``name``: those whose own model has it."""
+        return [g for g, t in enumerate(self.templates) if name in t.params or name in t.stats]
 
-    def init(self, model: nnx.Module, clients: list[int], slots: int) -> ServerState:
+    def exchanged(self, params: Variables) -> Variables:
+        """Return those of the server's parameters that any client exchanges with it."""
+        return {n: v for n, v in params.items() if not self.is_private(n) and self.holders(n)}
+
+    def init(self, model: nnx.Module, classes: int, places: int) -> ServerState:
         """Return the state before the first round.
 
         Args:
           model: the whole model with its initial weights.
-          clients: number of clients of each group.
-          slots: of the relay: classes or places.
+          classes: slots of objectives that have one for every class.
+          places: slots of objectives that have one for every place.
         """
         params, stats = values(model)
-        averaged = {name: value for name, value in params.items() if not self.is_private(name)}
-        private = tuple(
-            {
-                name: jnp.broadcast_to(value, (count, *value.shape))
-                for name, value in {**params, **stats}.items()
-                if self.is_private(name) and g in self.contributors(name)
-            }
-            for g, count in enumerate(clients)
-        )
-        relay = self.relay.init(slots) if self.relay else {}
+        clients = tuple(self._kept(g, params, stats) for g in range(len(self.groups)))
+        objectives = {o.name: o.init(places if o.by_place else classes) for o in self.objectives}
         # Rounds are given the state to keep: what the model was made of must not go with it.
         frozen = {name: jnp.array(value) for name, value in frozen_values(model).items()}
-        return ServerState(params, stats, self.algorithm.init(averaged), relay, private, jnp.int32(0), frozen)
+        # A copy: an algorithm may keep the initial parameters themselves, and both are donated.
+        state = jax.tree.map(jnp.array, self.algorithm.init(self.exchanged(params)))
+        return ServerState(params, stats, state, objectives, clients, jnp.int32(0), frozen)
+
+    def _kept(self, group: int, params: Variables, stats: Variables) -> Kept:
+        names = self.sent(group)[0]
+        template = self.templates[group]
+        own = {n for n in (*template.params, *template.stats) if self.is_private(n)}
+        exchanged = {n: params[n] for n in names}
+        one = {
+            "variables": {n: v for n, v in {**params, **stats}.items() if n in own},
+            "memory": self.algorithm.memory(exchanged),
+            "transform": self.algorithm.transform.memory(exchanged),
+        }
+        count = self.counts[group]
+        return jax.tree.map(lambda v: jnp.broadcast_to(v, (count, *jnp.shape(v))), one)
 
     def evaluation_variables(self, state: ServerState) -> tuple[Variables, Variables]:
         """Return parameters and statistics to evaluate the global model with.
@@ -116,8 +136,17 @@ class Program:
         for kind in (state.params, state.stats):
             merged = dict(kind)
             for name in kind:
-                held_by = [c[name] for c in state.clients if name in c]
+                held_by = [c["variables"][name] for c in state.clients if name in c["variables"]]
                 if held_by:
                     merged[name] = jnp.concatenate(held_by).mean(axis=0)
             out.append(merged)
         return out[0], out[1]
+
+    def client_variables(self, state: ServerState, group: int, client: int) -> tuple[Variables, Variables]:
+        """Return parameters and statistics of the model that one client uses itself."""
+        kept = jax.tree.map(lambda v: v[client], state.clients[group])
+        exchanged = {n: state.params[n] for n in self.sent(group)[0]}
+        broadcast = self.algorithm.broadcast(state.algorithm)
+        personal = self.algorithm.personal(exchanged, kept["memory"], broadcast)
+        own = kept["variables"]
+        return {**state.params, **personal, **own}, {**state.stats, **own}

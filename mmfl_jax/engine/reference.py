@@ -1,24 +1,37 @@
 """The reference: a round as a plain Python loop over clients, with which every fast path is compared.
 
-One client at a time, one step at a time, sums in NumPy float64, moments pooled by the textbook formula. Slow.
+One client at a time, one step at a time, through the same functions of client and algorithm as the round; sums in NumPy
+float64, moments pooled by the textbook formula. Slow.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mmfl_jax.engine.local import Batch, GroupData, Local, draw_batch, local_step
+from mmfl_jax.algorithms import Aggregate
+from mmfl_jax.engine import server
+from mmfl_jax.engine.batches import GroupData, draw_batch
+from mmfl_jax.engine.client import Client, Facts, Training, begin, end, local_step
 from mmfl_jax.engine.program import Program
-from mmfl_jax.engine.round import client_seeds, start
-from mmfl_jax.engine.state import ServerState
-from mmfl_jax.models import Variables
+from mmfl_jax.engine.round import client_seeds
+from mmfl_jax.engine.state import Kept, ServerState
 
 Array = jax.Array
+
+
+class _Trained(NamedTuple):
+    group: int
+    client: int
+    weight: float
+    message: dict[str, Any]
+    stats: dict[str, Array]
+    kept: Kept
 
 
 def reference_round(
@@ -28,6 +41,7 @@ def reference_round(
     members: list[np.ndarray],
     steps: list[np.ndarray],
     key: Array,
+    delays: list[np.ndarray] | None = None,
 ) -> ServerState:
     """Return the state after a round.
 
@@ -36,102 +50,113 @@ def reference_round(
       state: before the round; it is left as it is.
       data: of every group.
       members: numbers within each group of the clients that take part.
-      steps: ``[clients]`` local steps of every client of each group.
+      steps: local steps of these members.
       key: of the run.
+      delays: of these members; None for no delay.
     """
     round_key = jax.random.fold_in(key, state.round)
-    rate = program.learning_rate(state.round)
-    trained: list[tuple[int, int, float, Local]] = []
-    relay = _RelaySums(program, state)
+    trained: list[_Trained] = []
+    objectives = {o.name: o.empty_sums(state.objectives[o.name]) for o in program.objectives}
     for group, chosen in enumerate(members):
-        step_of = jax.jit(functools.partial(_step, program, group))
-        for client in chosen:
-            private = {n: v[client] for n, v in state.clients[group].items()}
-            local = start(program, state, group, private)
-            received = local.params
+        first, step_of, last = _steps_of(program, group)
+        for place, client in enumerate(chosen):
+            kept = jax.tree.map(lambda v, c=client: v[c], state.clients[group])
             seed = client_seeds(round_key, jnp.asarray(data[group].ids)[client][None])[0]
-            for step in range(int(steps[group][client])):
-                local, projections, batch = step_of(state, data[group], received, local, client, seed, step, rate)
-                relay.add(projections, batch.labels, batch.places)
-            if all(np.isfinite(x).all() for x in jax.tree.leaves((local.params, local.stats))):
-                size = float(data[group].sizes[client]) if program.weighting == "samples" else 1.0
-                trained.append((group, int(client), size, local))
-    return _server(program, state, trained, relay)
+            factors = data[group].attack
+            attack = None if factors is None else jnp.float32(factors[client])
+            delay = jnp.int32(0 if delays is None else delays[group][place])
+            size = jnp.float32(data[group].sizes[client])
+            facts = Facts(size, jnp.int32(steps[group][place]), seed, delay, attack)
+            now = first(state, data[group], kept, facts, client)
+            for step in range(int(steps[group][place])):
+                now, output, batch = step_of(state, data[group], kept, facts, client, now, jnp.int32(step))
+                output, batch = jax.tree.map(lambda x: x[None], (output, batch))
+                for o in program.objectives:
+                    objectives[o.name] = o.add(objectives[o.name], output, batch, jnp.ones(1, bool))
+            message, new = last(state, kept, facts, now)
+            if all(np.isfinite(x).all() for x in jax.tree.leaves((message, new["variables"]))):
+                weight = float(size) if program.weighting == "samples" else 1.0
+                trained.append(_Trained(group, int(client), weight, message, now.stats, new))
+    return _server(program, state, trained, objectives, key)
 
 
-def _step(
-    program: Program,
-    group: int,
-    state: ServerState,
-    data: GroupData,
-    received: Variables,
-    local: Local,
-    client: Array,
-    seed: Array,
-    step: Array,
-    rate: Array,
-) -> tuple[Local, dict[str, Array], Batch]:
-    batch = draw_batch(program, data, client, seed, step)
-    local, _, projections = local_step(program, group, received, local, batch, state.relay, rate, state.frozen)
-    return local, projections, batch
+def _steps_of(program: Program, group: int) -> tuple[Any, Any, Any]:
+    client = functools.partial(Client, program, group)
 
+    def first(state: ServerState, data: GroupData, kept: Kept, facts: Facts, number: Array) -> Training:
+        batch = draw_batch(program, data, number, facts.seed, jnp.int32(0))
+        return begin(client(state, kept, facts), batch)
 
-class _RelaySums:
-    def __init__(self, program: Program, state: ServerState):
-        self.by_place = program.relay is not None and program.relay.source == "places"
-        self.sums = {m: np.zeros(slot["keys"].shape) for m, slot in state.relay.items()}
-        self.counts = {m: np.zeros(slot["known"].shape) for m, slot in state.relay.items()}
+    def one(state: ServerState, data: GroupData, kept: Kept, facts: Facts, number: Array, now: Training, step: Array):
+        batch = draw_batch(program, data, number, facts.seed, step)
+        now, _, output = local_step(client(state, kept, facts), now, step, batch)
+        return now, output, batch
 
-    def add(self, projections: dict[str, Array], labels: Array, places: Array) -> None:
-        for m in set(projections) & set(self.sums):
-            for i, z in enumerate(np.asarray(projections[m], np.float64)):
-                slots = [int(places[i])] if self.by_place else np.flatnonzero(labels[i])
-                if np.isfinite(z).all():
-                    for slot in slots:
-                        self.sums[m][slot] += z
-                        self.counts[m][slot] += 1
+    last = lambda state, kept, facts, now: end(client(state, kept, facts), now)
+    return jax.jit(first), jax.jit(one), jax.jit(last)
 
 
 def _server(
-    program: Program, state: ServerState, trained: list[tuple[int, int, float, Local]], relay: _RelaySums
+    program: Program, state: ServerState, trained: list[_Trained], objectives: dict[str, Any], key: Array
 ) -> ServerState:
-    params, stats = dict(state.params), dict(state.stats)
-    delta = {}
-    for name in params:
-        if program.is_private(name):
-            continue
-        holders = [(w, local.params[name]) for _, _, w, local in trained if name in local.params]
-        total = sum(w for w, _ in holders)
-        change = [w * (np.asarray(v, np.float64) - np.asarray(params[name], np.float64)) for w, v in holders]
-        delta[name] = jnp.asarray(sum(change) / total if holders else np.zeros(params[name].shape), jnp.float32)
-    updated, optimizer = program.algorithm.update(delta, state.optimizer, {n: params[n] for n in delta})
-    held = {n for _, _, _, local in trained for n in local.params}
-    params.update({n: v for n, v in updated.items() if n in held})
+    params = program.exchanged(state.params)
+    holding = {n: [t for t in trained if t.group in program.holders(n)] for n in (*params, *state.stats)}
+    weight = {n: sum(t.weight for t in holding[n]) for n in holding}
+    whole = {n: sum(program.weights[g] for g in program.holders(n)) for n in params}
+    aggregate = Aggregate(
+        _value(program, state, trained),
+        share={n: jnp.float32(weight[n] / whole[n]) for n in params},
+        clients={n: jnp.float32(len(holding[n])) for n in params},
+        population={n: sum(program.counts[g] for g in program.holders(n)) for n in params},
+        sampling=program.sampling,
+        rate=program.server_rate(state.round),
+        key=jax.random.fold_in(jax.random.fold_in(key, state.round), server._SERVER),
+    )
+    updated, algorithm = program.algorithm.update(aggregate, state.algorithm, params)
+    if program.algorithm.keeps_unseen:
+        updated = {n: updated[n] if holding[n] else v for n, v in params.items()}
+    stats = dict(state.stats)
     for name in stats:
-        held_stats = [(w, local.stats) for _, _, w, local in trained if name in local.stats]
-        if held_stats and not program.is_private(name):
-            stats[name] = jnp.asarray(_pool(name, held_stats), jnp.float32)
-    clients = [dict(c) for c in state.clients]
-    for group, client, _, local in trained:
-        for name in clients[group]:
-            value = local.params[name] if name in local.params else local.stats[name]
-            clients[group][name] = clients[group][name].at[client].set(value)
-    slots = {}
-    for m, old in state.relay.items():
-        keys, known = np.array(old["keys"], np.float64), np.array(old["known"])
-        for slot in np.flatnonzero(relay.counts[m]):
-            keys[slot] = relay.sums[m][slot] / np.linalg.norm(relay.sums[m][slot])
-            known[slot] = True
-        slots[m] = {"keys": jnp.asarray(keys, jnp.float32), "known": jnp.asarray(known)}
+        if holding[name] and not program.is_private(name):
+            held = [(t.weight, t.stats) for t in holding[name]]
+            stats[name] = jnp.asarray(_pool(name, held), jnp.float32)
+    clients = list(state.clients)
+    for t in trained:
+        clients[t.group] = jax.tree.map(lambda v, x, c=t.client: v.at[c].set(x), clients[t.group], t.kept)
     return dataclasses.replace(
         state,
-        params=params,
+        params={**state.params, **updated},
         stats=stats,
-        optimizer=optimizer,
+        algorithm=algorithm,
+        objectives={o.name: o.update(state.objectives[o.name], objectives[o.name]) for o in program.objectives},
         clients=tuple(clients),
-        relay=slots,
         round=state.round + 1,
     )
+
+
+def _value(program: Program, state: ServerState, trained: list[_Trained]) -> dict[str, Any]:
+    """Return the message's fields reduced over the holders; sums in float64, combinations as the round has them."""
+    combine = program.algorithm.reduce.combine
+    fields = dict.fromkeys(f for t in trained for f in t.message if f != "moments") or {"change": None}
+    value: dict[str, Any] = {field: {} for field in fields}
+    blocks: dict[tuple[int, ...], list[str]] = {}
+    for name in program.exchanged(state.params):
+        blocks.setdefault(tuple(program.holders(name)), []).append(name)
+    for groups, names in blocks.items():
+        held = [t for t in trained if t.group in groups]
+        weights = np.array([t.weight for t in held])
+        for field in fields:
+            for n in names:
+                if not held:
+                    value[field][n] = jnp.zeros_like(state.params[n])
+                    continue
+                rows = np.stack([np.asarray(t.message[field][n], np.float64) for t in held])
+                value[field][n] = jnp.asarray(np.average(rows, axis=0, weights=weights), jnp.float32)
+        if combine is not None and held:
+            stack = {f: {n: jnp.stack([t.message[f][n] for t in held]) for n in names} for f in fields}
+            for field, found in combine(stack, jnp.asarray(weights, jnp.float32)).items():
+                value[field].update(found)
+    return value
 
 
 def _pool(name: str, holders: list[tuple[float, dict[str, Array]]]) -> np.ndarray:

@@ -13,6 +13,8 @@ import numpy as np
 from mmfl_jax.models.variables import Variables
 
 Array = jax.Array
+# What a client keeps: {"variables": private ones by name, "memory": the algorithm's, "transform": the transforms'}.
+Kept = dict[str, Any]
 
 
 @jax.tree_util.register_dataclass
@@ -23,18 +25,18 @@ class ServerState:
     Attributes:
       params: global parameters by name, float32; private ones keep their initial values here.
       stats: global running moments by name.
-      optimizer: state of the server's optimizer.
-      relay: what MIM's server relays: ``{modality: {"keys": [slots, d], "known": [slots]}}``, empty without MIM.
-      clients: private variables of every client: for each group ``{name: [clients, ...]}``.
+      algorithm: the algorithm's state on the server.
+      objectives: what the server keeps for each objective, by its name.
+      clients: what every client keeps, a group an entry: :data:`Kept`, leaves ``[clients, ...]``.
       round: int32, rounds done.
       frozen: what the model is given, by name: the same for all clients, in no checkpoint and no digest.
     """
 
     params: Variables
     stats: Variables
-    optimizer: Any
-    relay: dict[str, dict[str, Array]]
-    clients: tuple[Variables, ...]
+    algorithm: Any
+    objectives: dict[str, Any]
+    clients: tuple[Kept, ...]
     round: Array
     frozen: Variables = dataclasses.field(default_factory=dict)
 
@@ -49,6 +51,6 @@ def digest(params: Variables) -> str:
     return sha.hexdigest()
 
 
-def zeros_like(tree: Any) -> Any:
-    """Return float32 zeros of the shapes of ``tree``."""
-    return jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), tree)
+def zeros_like(tree: Any, dtype: Any = jnp.float32) -> Any:
+    """Return zeros of the shapes of ``tree``."""
+    return jax.tree.map(lambda x: jnp.zeros(x.shape, dtype), tree)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -73,6 +74,12 @@ class Evaluator:
         self._kept: list[dict[str, Array]] | None = None
         if size <= _RESIDENT_BYTES:
             self._kept = list(self._read())
+
+    def with_modalities(self, modalities: Sequence[str], template: Template) -> Evaluator:
+        """Return what scores another model on the same samples, seen by some of the modalities."""
+        other = copy.copy(self)
+        other.modalities, other._template = tuple(modalities), template
+        return other
 
     def _read(self) -> Iterator[dict[str, Array]]:
         for i in range(0, len(self.samples), self.batch_size):

@@ -1,4 +1,4 @@
-"""The federation: partitions, modality sets, groups of clients, test split."""
+"""The federation: partitions, modality sets, groups of clients, test split, and who takes part when."""
 
 from mmfl_jax.federation.federation import Federation, Group
 

@@ -10,9 +10,10 @@ import numpy as np
 
 from mmfl_jax.archives.base import Archive
 from mmfl_jax.errors import UserError
-from mmfl_jax.federation.partition import Part, partition
-
-ASSIGNMENTS = ("single", "all", "mixed", "split")
+from mmfl_jax.federation.assignment import assign_modalities, check_assignment
+from mmfl_jax.federation.holdout import train_and_test
+from mmfl_jax.federation.partition import Part, Parts, partition
+from mmfl_jax.federation.ragged import offsets_of, positions, row_numbers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Group:
       ids: ``[clients]`` numbers of the clients in the federation; they key the clients' randomness.
       samples: ``[sum of sizes]`` sample indices, client after client.
       offsets: ``[clients + 1]`` where each client's samples begin.
+      labels: what the clients take their samples' labels to be, as long as ``samples``; None for what they are.
     """
 
     modalities: tuple[str, ...]
@@ -32,6 +34,7 @@ class Group:
     ids: np.ndarray
     samples: np.ndarray
     offsets: np.ndarray
+    labels: np.ndarray | None = None
 
     @property
     def sizes(self) -> np.ndarray:
@@ -77,18 +80,16 @@ class Federation:
           assignment: ``single`` (each client one modality, so that the samples are shared out evenly), ``all``,
             ``mixed`` (one modality or all of them) or ``split`` (each part becomes one client for each modality: owners
             that look at the same places with different sensors).
-          test_split: see :func:`train_and_test`.
+          test_split: see :func:`mmfl_jax.federation.holdout.train_and_test`.
           seed: of every draw.
 
         Raises:
           UserError: for an unknown option, or a federation that cannot be made.
         """
-        if assignment not in ASSIGNMENTS:
-            raise UserError(f"--modality-assignment {assignment!r} is unknown; one of {', '.join(ASSIGNMENTS)}")
+        check_assignment(assignment)
         train, test = train_and_test(archive, test_split, seed)
         parts = partition(archive, partition_by, train, clients, seed)
-        sets = _modality_sets(parts, tuple(archive.modalities), assignment, seed)
-        return cls.of(archive, [(part.name, held, part.samples) for part, held in sets], test)
+        return cls.stack(archive, *assign_modalities(parts, tuple(archive.modalities), assignment, seed), test)
 
     @classmethod
     def of(
@@ -101,22 +102,53 @@ class Federation:
         """
         if not clients:
             raise UserError("the federation has no client; give at least one")
-        order = list(archive.modalities)
-        members: dict[tuple[str, ...], list[int]] = {}
-        for i, (name, held, samples) in enumerate(clients):
+        numbers: dict[tuple[str, ...], int] = {}
+        for name, held, samples in clients:
             if not len(samples):
                 raise UserError(f"client {name!r} has no samples; leave it out or give it some")
-            unknown = set(held) - set(order)
-            if unknown or not held:
-                raise UserError(f"client {name!r} holds modalities {held}; the archive has {', '.join(order)}")
-            members.setdefault(tuple(sorted(held, key=order.index)), []).append(i)
+            if tuple(held) not in numbers:
+                if not held or set(held) - set(archive.modalities):
+                    known = ", ".join(archive.modalities)
+                    raise UserError(f"client {name!r} holds modalities {held}; the archive has {known}")
+                numbers[tuple(held)] = len(numbers)
+        parts = Parts.of([Part(name, samples) for name, _, samples in clients])
+        which = np.array([numbers[tuple(held)] for _, held, _ in clients])
+        return cls.stack(archive, parts, list(numbers), which, test)
+
+    @classmethod
+    def stack(
+        cls,
+        archive: Archive,
+        parts: Parts,
+        sets: Sequence[tuple[str, ...]],
+        which: np.ndarray,
+        test: np.ndarray,
+        labels: np.ndarray | None = None,
+    ) -> Federation:
+        """Return the federation of stacked clients: what :meth:`of` makes, for as many as there may be.
+
+        Args:
+          archive: the samples.
+          parts: the clients' names and samples; none without samples.
+          sets: modality sets, in any order.
+          which: ``[clients]`` which of ``sets`` each client holds.
+          test: ``[n]`` indices of samples that no client holds.
+          labels: what the clients take their samples' labels to be, as long as ``parts.samples``; None for what they
+            are.
+        """
+        order = list(archive.modalities)
+        same: dict[tuple[str, ...], list[int]] = {}
+        for number, held in enumerate(sets):
+            same.setdefault(tuple(sorted(held, key=order.index)), []).append(number)
         groups = []
-        for held in sorted(members, key=lambda held: (len(held), [order.index(m) for m in held])):
-            numbers = members[held]
-            parts = [np.asarray(clients[i][2], dtype=np.int64) for i in numbers]
-            offsets = np.concatenate([[0], np.cumsum([len(part) for part in parts])])
-            names = tuple(clients[i][0] for i in numbers)
-            groups.append(Group(held, names, np.array(numbers), np.concatenate(parts), offsets))
+        for held in sorted(same, key=lambda held: (len(held), [order.index(m) for m in held])):
+            ids = np.flatnonzero(np.isin(which, same[held]))
+            if not len(ids):
+                continue
+            places = positions(parts.offsets, ids)
+            names = tuple(parts.names[i] for i in ids.tolist())
+            own = None if labels is None else labels[places]
+            groups.append(Group(held, names, ids, parts.samples[places], offsets_of(parts.sizes[ids]), own))
         return cls(archive, tuple(groups), np.asarray(test, dtype=np.int64))
 
     @property
@@ -124,12 +156,48 @@ class Federation:
         """Return the number of clients."""
         return sum(len(group.ids) for group in self.groups)
 
+    @property
+    def sizes(self) -> np.ndarray:
+        """Return ``[clients]`` numbers of samples, by client number."""
+        sizes = np.zeros(self.clients, dtype=np.int64)
+        for group in self.groups:
+            sizes[group.ids] = group.sizes
+        return sizes
+
+    @property
+    def train(self) -> np.ndarray:
+        """Return the sorted indices of samples that clients hold, each once."""
+        held = np.zeros(len(self.archive), dtype=bool)
+        for group in self.groups:
+            held[group.samples] = True
+        return np.flatnonzero(held)
+
+    def slots(self, group: Group) -> np.ndarray:
+        """Return each sample's place in :attr:`train`, as long as ``group.samples``."""
+        return np.searchsorted(self.train, group.samples)
+
+    def labels(self, group: Group) -> np.ndarray:
+        """Return the labels that the clients of a group train on, as long as ``group.samples``."""
+        return self.archive.labels[group.samples] if group.labels is None else group.labels
+
+    def label_counts(self, group: Group) -> np.ndarray:
+        """Return ``[clients, classes + 1]`` numbers of each client's samples with each class, then of all samples."""
+        labels, client = self.labels(group), row_numbers(group.offsets)
+        if self.archive.task == "multilabel":
+            sample, label = np.nonzero(labels)
+            client = client[sample]
+        else:
+            label = labels
+        clients, classes = len(group.ids), len(self.archive.class_names)
+        counts = np.bincount(client * classes + label, minlength=clients * classes).reshape(clients, classes)
+        return np.concatenate([counts, group.sizes[:, None]], axis=1)
+
     def digest(self) -> str:
         """Return the SHA-256 of who holds what: modality sets, sample indices, labels and test samples."""
         sha = hashlib.sha256()
         for group in self.groups:
             sha.update("+".join(group.modalities).encode())
-            for values in (group.ids, group.offsets, group.samples, self.archive.labels[group.samples]):
+            for values in (group.ids, group.offsets, group.samples, self.labels(group)):
                 sha.update(np.ascontiguousarray(values).tobytes())
         sha.update(self.test.tobytes())
         return sha.hexdigest()
@@ -137,115 +205,49 @@ class Federation:
     def describe(self, most: int = 200) -> dict:
         """Return the federation as JSON: sizes, modalities and label counts of the ``most`` largest clients."""
         archive = self.archive
+        begins = offsets_of(np.array([len(group.ids) for group in self.groups]))
+        sizes = np.concatenate([group.sizes for group in self.groups])
         rows = []
-        for group in self.groups:
-            for i, name in enumerate(group.names):
-                counts = label_counts(archive, group.client(i))[:-1]
-                rows.append({"name": name, "modalities": list(group.modalities), "labels": counts.tolist()})
-                rows[-1]["samples"] = len(group.client(i))
-        rows.sort(key=lambda row: -row["samples"])
-        train = np.unique(np.concatenate([group.samples for group in self.groups]))
+        for place in np.argsort(-sizes, kind="stable")[:most].tolist():
+            g = int(np.searchsorted(begins, place, side="right")) - 1
+            rows.append(self._row(self.groups[g], place - int(begins[g])))
         return {
             "task": archive.task,
             "class_names": list(archive.class_names),
-            "clients_total": len(rows),
-            "clients": rows[:most],
-            "train_samples": len(train),
+            "clients_total": len(sizes),
+            "clients": rows,
+            "train_samples": len(self.train),
             "sha256": self.digest(),
             "test_samples": len(self.test),
         }
 
+    def _row(self, group: Group, i: int) -> dict:
+        own = slice(*group.offsets[i : i + 2].tolist())
+        labels = self.archive.labels[group.samples[own]] if group.labels is None else group.labels[own]
+        return {
+            "name": group.names[i],
+            "modalities": list(group.modalities),
+            "labels": _count(self.archive, labels).tolist(),
+            "samples": own.stop - own.start,
+        }
+
+
+def _count(archive: Archive, labels: np.ndarray) -> np.ndarray:
+    if archive.task == "multilabel":
+        return labels.sum(axis=0, dtype=np.int64)
+    return np.bincount(labels, minlength=len(archive.class_names))
+
+
+def pooled(federation: Federation) -> Federation:
+    """Return the federation with all samples of a modality set in one place: one client a set."""
+    groups = []
+    for number, group in enumerate(federation.groups):
+        offsets = np.array([0, len(group.samples)])
+        name = ("all of " + "+".join(group.modalities),)
+        groups.append(dataclasses.replace(group, names=name, ids=np.array([number]), offsets=offsets))
+    return dataclasses.replace(federation, groups=tuple(groups))
+
 
 def label_counts(archive: Archive, samples: np.ndarray) -> np.ndarray:
     """Return ``[classes + 1]`` numbers of samples with each class, then of all samples."""
-    labels = archive.labels[samples]
-    if archive.task == "multilabel":
-        counts = labels.sum(axis=0, dtype=np.int64)
-    else:
-        counts = np.bincount(labels, minlength=len(archive.class_names))
-    return np.concatenate([counts, [len(samples)]])
-
-
-def train_and_test(archive: Archive, test_split: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the indices of training and of test samples.
-
-    Args:
-      archive: the samples.
-      test_split: ``official`` (the archive's own ``train`` and ``test``), ``by:ATTRIBUTE[:FOLD/FOLDS]`` (whole values
-        of an attribute, so that no value is on both sides: fold FOLD of scikit-learn's
-        ``GroupKFold(FOLDS, shuffle=True)`` with random state 0; default 0/5), a number between 0 and 1 (that share of
-        samples, at random), or ``auto`` (official where there is one, else 0.2).
-      seed: of a random share.
-
-    Raises:
-      UserError: for an unknown form, or when either side is empty.
-    """
-    everything = np.arange(len(archive))
-    form = ("official" if archive.splits is not None else "0.2") if test_split == "auto" else test_split
-    if form == "official":
-        if archive.splits is None:
-            raise UserError(f"--test-split official: archive {archive.name} has no official split; try 0.2")
-        train, test = everything[archive.splits == "train"], everything[archive.splits == "test"]
-    elif form.startswith("by:"):
-        held_out = _fold(archive, form)
-        train, test = everything[~held_out], everything[held_out]
-    else:
-        order = np.random.default_rng([seed, 0]).permutation(everything)
-        count = round(_share(test_split, form) * len(archive))
-        train, test = np.sort(order[count:]), np.sort(order[:count])
-    if not len(train) or not len(test):
-        raise UserError(
-            f"--test-split {test_split}: {len(train)} training and {len(test)} test samples of {len(archive)}; "
-            "both must have some"
-        )
-    return train, test
-
-
-def _share(option: str, text: str) -> float:
-    try:
-        share = float(text)
-    except ValueError:
-        share = 0.0
-    if not 0 < share < 1:
-        raise UserError(
-            f"--test-split {option!r} is unknown; official, by:ATTRIBUTE[:FOLD/FOLDS], or a share between 0 and 1"
-        )
-    return share
-
-
-def _fold(archive: Archive, form: str) -> np.ndarray:
-    name, _, numbers = form.removeprefix("by:").partition(":")
-    try:
-        fold, folds = (int(number) for number in (numbers or "0/5").split("/"))
-    except ValueError:
-        raise UserError(f"--test-split {form!r}: folds are written by:ATTRIBUTE:FOLD/FOLDS, such as 0/5") from None
-    values, inverse = np.unique(archive.attribute(name), return_inverse=True)
-    if not 0 <= fold < folds <= len(values) or folds < 2:
-        raise UserError(f"--test-split {form!r}: needs 0 <= FOLD < FOLDS <= {len(values)}, the values of {name}")
-    # What GroupKFold(shuffle=True) does: the values in random order, cut into folds of equal numbers of values.
-    order = np.random.RandomState(0).permutation(len(values))
-    chosen = np.array_split(order, folds)[fold]
-    return np.isin(inverse, chosen)
-
-
-def _modality_sets(
-    parts: list[Part], modalities: tuple[str, ...], assignment: str, seed: int
-) -> list[tuple[Part, tuple[str, ...]]]:
-    if assignment == "all":
-        return [(part, modalities) for part in parts]
-    if assignment == "split":
-        return [(Part(f"{part.name}:{m}", part.samples), (m,)) for part in parts for m in modalities]
-    sets: list[tuple[str, ...]] = [(m,) for m in modalities]
-    if assignment == "mixed":
-        sets = [*sets, modalities]
-    # Largest first to the set with fewest samples: every sensor sees about as much. Equal parts are dealt in turn, in
-    # an order drawn by the seed, so that no sensor has always the first of them.
-    rng = np.random.default_rng([seed, 2])
-    first = rng.permutation(len(sets))
-    totals = np.zeros(len(sets), dtype=np.int64)
-    held: dict[int, tuple[str, ...]] = {}
-    for i in sorted(range(len(parts)), key=lambda i: -len(parts[i].samples)):
-        least = min(range(len(sets)), key=lambda s: (totals[s], first[s]))
-        held[i] = sets[least]
-        totals[least] += len(parts[i].samples)
-    return [(part, held[i]) for i, part in enumerate(parts)]
+    return np.concatenate([_count(archive, archive.labels[samples]), [len(samples)]])

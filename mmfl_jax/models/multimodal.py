@@ -59,12 +59,14 @@ class Output(NamedTuple):
       projections: L2-normalised, ``[batch, projection]`` by modality; empty without MIM.
       texts: unit text features of the classes by each prompt, ``[prompts, classes, d]``; None without prompts.
       cosines: of image and text features, ``[prompts, batch, classes]``; None without prompts.
+      features: the fused representation ``[batch, d]``; None where there is none.
     """
 
     logits: Array
     projections: dict[str, Array]
     texts: Array | None = None
     cosines: Array | None = None
+    features: Array | None = None
 
 
 def _dense(inputs: int, outputs: int, dtype: jnp.dtype | None, rngs: nnx.Rngs) -> nnx.Linear:
@@ -127,20 +129,22 @@ class MultiModalModel(nnx.Module):
         features = {m: self.encoders[m](x, train) for m, x in inputs.items()}
         projections = {m: self.projectors[m](f) for m, f in features.items()} if design.projection else {}
         if design.design == "modality":
-            logits = self.head(fuse(features, tuple(design.modalities), design.fusion))
+            merged = fuse(features, tuple(design.modalities), design.fusion)
+            fused: Array | None = merged
+            logits = self.head(merged)
         else:
             logits = jnp.stack([self.heads[m](f) for m, f in features.items()])
             # In training each model has its own loss; they meet only where they are used.
             logits = logits if train else logits.mean(axis=0)
-        return Output(logits.astype(jnp.float32), projections)
+            fused = features[UNIFIED] if design.design == UNIFIED else None
+        return Output(logits.astype(jnp.float32), projections, features=fused)
 
 
 def _unified_shape(modalities: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
     extents = {m: shape[:-1] for m, shape in modalities.items()}
     if len(set(extents.values())) > 1:
         raise UserError(
-            "--algorithm unified stacks the channels of all modalities, so they must agree in extent, "
-            f"but have {extents}"
+            f"--method unified stacks the channels of all modalities, so they must agree in extent, but have {extents}"
         )
     return (*next(iter(extents.values())), sum(shape[-1] for shape in modalities.values()))
 

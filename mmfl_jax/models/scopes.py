@@ -16,17 +16,12 @@ def scope(name: str, private: Sequence[str] = ()) -> str:
     Args:
       name: of the variable, such as ``encoders/s1/stem/kernel``.
       private: words; a variable stays with the client if one of them is in the name of a module it belongs to.
-        ``norm`` gives FedBN (Li et al., ICLR 2021), ``head`` gives personal heads (Arivazhagan et al., 2019).
+        ``*`` is every variable, ``norm`` gives FedBN (Li et al., ICLR 2021), ``head`` personal heads (Arivazhagan et
+        al., 2019).
     """
     parts = name.split("/")
-    if any(word in part for word in private for part in parts[:-1]):
+    if "*" in private or any(word in part for word in private for part in parts[:-1]):
         return PRIVATE
     if parts[0] in ("encoders", "projectors", "heads") and parts[1] != UNIFIED:
         return parts[1]
     return SHARED
-
-
-def held(name: str, modalities: Sequence[str]) -> bool:
-    """Return whether a client that holds ``modalities`` has this variable."""
-    owner = scope(name)
-    return owner == SHARED or owner in modalities

@@ -6,9 +6,12 @@ Reconstruction of the constraints of Lin et al., "FedRSCLIP" (arXiv 2501.02461);
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+
+from mmfl_jax.objectives.objective import Objective
 
 Array = jax.Array
 
@@ -36,22 +39,24 @@ def cmfac(cosines: Array, labels: Array) -> Array:
 
 
 @dataclasses.dataclass(frozen=True)
-class Alignment:
-    """Weigh both constraints; a weight of 0 leaves its constraint out.
+class PACL(Objective):
+    """Hold the private prompt near the shared one (:func:`pacl`)."""
 
-    Attributes:
-      pacl: weight of :func:`pacl`.
-      cmfac: weight of :func:`cmfac`.
-    """
+    weight: float
+    name: str = "pacl"
 
-    pacl: float
-    cmfac: float
+    def loss(self, output: Any, batch: Any, shared: Any) -> Array:
+        """Return PACL; it looks at no image."""
+        return pacl(output.texts)
 
-    def __call__(self, texts: Array, cosines: Array, labels: Array) -> Array:
-        """Return the weighted sum for one client's batch."""
-        total = jnp.float32(0)
-        if self.pacl:
-            total += self.pacl * pacl(texts)
-        if self.cmfac:
-            total += self.cmfac * cmfac(cosines, labels)
-        return total
+
+@dataclasses.dataclass(frozen=True)
+class CMFAC(Objective):
+    """Hold images near the texts of their classes (:func:`cmfac`)."""
+
+    weight: float
+    name: str = "cmfac"
+
+    def loss(self, output: Any, batch: Any, shared: Any) -> Array:
+        """Return CMFAC of the batch."""
+        return cmfac(output.cosines, batch.labels)

@@ -15,16 +15,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from mmfl_jax.report.presentation import (
-    METRICS,
-    as_float,
-    count_text,
-    is_number,
-    main_metrics,
-    scaled_text,
-    short_names,
-)
-from mmfl_jax.report.run_directory import RunRecord
+from mmfl_jax.report.presentation import METRICS, count_text, main_metrics, run_colors, scaled_text, short_names
+from mmfl_jax.runs.record import RunRecord
+from mmfl_jax.runs.values import as_float, is_number
 
 _INK, _FAINT, _BASELINE = "#22272e", "#e3e6ea", "#7a828c"
 _STYLE: Any = {
@@ -105,21 +98,25 @@ def draw_scores(run: RunRecord) -> Figure | None:
 
 def draw_losses(run: RunRecord) -> Figure | None:
     """Draw the clients' losses against rounds."""
-    panels_of = {"Training loss": {"loss": "total", "task_loss": "task"}, "MIM loss": {"mim_loss": "MIM"}}
+    named = [key for key in dict.fromkeys(k for row in run.rounds for k in row) if key.endswith("_loss")]
+    own = [key for key in named if key != "task_loss"]
+    panels_of = {"Training loss": {"loss": "total", "task_loss": "task"}}
+    panels_of |= {f"{label} loss": {key: label} for key in own for label in [key.removesuffix("_loss").upper()]}
     series = {key: _series(run, key) for keys in panels_of.values() for key in keys}
-    if not np.nan_to_num(series["mim_loss"][1]).any():
-        # Without MIM the total is the task's loss, unless the algorithm adds terms of its own.
-        panels_of.pop("MIM loss")
-        if np.array_equal(series["loss"][1], series["task_loss"][1]):
-            panels_of["Training loss"].pop("task_loss")
+    for key in own:  # an objective that had nothing to compare
+        if not np.nan_to_num(series[key][1]).any():
+            panels_of = {title: keys for title, keys in panels_of.items() if key not in keys}
+    if len(panels_of) == 1 and np.array_equal(series["loss"][1], series["task_loss"][1]):
+        # Without objectives the total is the task's loss, unless the algorithm adds terms of its own.
+        panels_of["Training loss"].pop("task_loss")
     if not any(len(series[key][0]) for keys in panels_of.values() for key in keys):
         return None
     figure = Figure(figsize=(4.2 * max(len(panels_of), 1.5), 2.9), layout="constrained")
     panels = figure.subplots(1, len(panels_of), squeeze=False)[0]
-    colors = {"loss": _INK, "task_loss": "#D55E00", "mim_loss": "#56B4E9"}
+    colors = {"loss": _INK, "task_loss": "#D55E00"}
     for panel, (title, keys) in zip(panels, panels_of.items()):
         for key, label in keys.items():
-            panel.plot(*series[key], color=colors[key], label=label, **_markers(len(series[key][0])))
+            panel.plot(*series[key], color=colors.get(key, "#56B4E9"), label=label, **_markers(len(series[key][0])))
         dress(panel, title)
         if len(keys) > 1:
             panel.legend()
@@ -143,7 +140,7 @@ def draw_classes(run: RunRecord) -> Figure | None:
     for position, (name, values) in enumerate(by_set.items()):
         offset = (position - (len(by_set) - 1) / 2) * thickness
         widths = [as_float(values[c]) for c in order]
-        panel.barh(rows + offset, np.nan_to_num(widths), thickness * 0.92, color=run.colors[name], label=name)
+        panel.barh(rows + offset, np.nan_to_num(widths), thickness * 0.92, color=run_colors(run)[name], label=name)
     _mark_baseline(panel, run, order)
     panel.set(yticks=rows, yticklabels=labels, xlim=(0, 1), ylim=(len(order) - 0.5, -0.5), xlabel="F1")
     panel.tick_params(axis="y", length=0)
@@ -165,7 +162,8 @@ def draw_clients(run: RunRecord) -> Figure | None:
     bars, strip, mix = figure.subplots(3, 1, sharex=True, height_ratios=heights)
     _draw_sizes(bars, run, clients)
     # On its own, for small clients have bars too low to show a colour.
-    strip.imshow([[to_rgb(run.colors[run.held_set(client)]) for client in clients]], aspect="auto")
+    colors = run_colors(run)
+    strip.imshow([[to_rgb(colors[run.held_set(client)]) for client in clients]], aspect="auto")
     strip.set(yticks=[0], yticklabels=["modalities held"])
     _draw_label_mix(figure, mix, run, clients, names)
     for panel in (strip, mix):
@@ -236,7 +234,7 @@ def _markers(points: int) -> dict[str, Any]:
 
 def _line_style(run: RunRecord, name: str) -> dict[str, Any]:
     width = 2.2 if "+" in name else 1.4
-    return {"color": run.colors[name], "linewidth": width, **_markers(len(run.evaluations))}
+    return {"color": run_colors(run)[name], "linewidth": width, **_markers(len(run.evaluations))}
 
 
 def _support(run: RunRecord, name: str, classes: int) -> list[float]:
@@ -256,7 +254,8 @@ def _mark_baseline(panel: Axes, run: RunRecord, order: Sequence[int]) -> None:
 
 def _draw_sizes(panel: Axes, run: RunRecord, clients: list[dict[str, Any]]) -> None:
     sizes = [client["samples"] for client in clients]
-    colors = [run.colors[run.held_set(client)] for client in clients]
+    color_of = run_colors(run)
+    colors = [color_of[run.held_set(client)] for client in clients]
     few = len(clients) <= MAX_NAMED_CLIENTS
     panel.bar(range(len(clients)), sizes, width=0.8 if few else 1.0, color=colors)
     if len(clients) <= 20:
@@ -295,4 +294,4 @@ def _draw_label_mix(
 
 def _modality_patches(run: RunRecord, clients: list[dict[str, Any]]) -> list[Patch]:
     held = {run.held_set(client) for client in clients}
-    return [Patch(color=color, label=name) for name, color in run.colors.items() if name in held]
+    return [Patch(color=color, label=name) for name, color in run_colors(run).items() if name in held]

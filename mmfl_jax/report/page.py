@@ -15,15 +15,15 @@ from mmfl_jax.report.presentation import (
     METRICS,
     MISSING,
     count_text,
-    fused_set,
-    is_number,
     main_metrics,
+    run_colors,
     scaled_text,
     score_text,
     seconds_text,
     shown_metrics,
 )
-from mmfl_jax.report.run_directory import RunRecord, read_run
+from mmfl_jax.runs.record import RunRecord, read_run
+from mmfl_jax.runs.values import fused_set, is_number
 
 _CAPTIONS = {
     "scores": "Scores of the global model on the test set, for each set of modalities it may see.",
@@ -136,7 +136,7 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]], kind: str = "") -
 
 
 def _swatch(run: RunRecord, name: str) -> str:
-    return f'<i style="background:{run.colors.get(name, "#888")}"></i>{_text(name)}'
+    return f'<i style="background:{run_colors(run).get(name, "#888")}"></i>{_text(name)}'
 
 
 def _badge(run: RunRecord) -> str:
@@ -216,7 +216,7 @@ def _clients_caption(run: RunRecord) -> str:
     which = f"The {len(clients):,} largest of {total:,} clients" if total > len(clients) else f"{total:,} clients"
     sizes = [client["samples"] for client in clients]
     held = [run.held_set(client) for client in clients]
-    holders = ", ".join(f"{held.count(name):,} hold {name}" for name in run.colors if name in held)
+    holders = ", ".join(f"{held.count(name):,} hold {name}" for name in run_colors(run) if name in held)
     return (
         f"{which}, {count_text(min(sizes))} to {count_text(max(sizes))} samples each (median "
         f"{count_text(statistics.median(sizes))}): {holders}."

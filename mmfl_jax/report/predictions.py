@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mmfl_jax.errors import UserError
+from mmfl_jax.runs.directory import PREDICTIONS
 
 if TYPE_CHECKING:
     from mmfl_jax.archives.base import Archive
     from mmfl_jax.simulation import Simulation
 
-FILE = "predictions.npz"
+FILE = PREDICTIONS
 SHOWN = 24
 # Pixels of a side at least that a scene keeps: the page shows it as a thumbnail.
 _SIDE = 96

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from mmfl_jax.runs.values import fused_set, is_number
+
+if TYPE_CHECKING:
+    from mmfl_jax.runs.record import RunRecord
 
 Evaluation = Mapping[str, Mapping[str, Any]]
 
@@ -27,30 +31,11 @@ _OTHER_COLORS = ("#D55E00", "#56B4E9", "#8C6D31", "#666666")
 _LINKING_WORDS = {"and", "or", "with", "by", "of", "in", "the", "from"}
 
 
-def is_number(value: Any) -> bool:
-    """Tell whether a value is a finite number."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def as_float(value: Any) -> float:
-    """Return a number as it is and anything else as NaN."""
-    return float(value) if is_number(value) else math.nan
-
-
-def ordered_sets(names: Iterable[str], modalities: Sequence[str] = ()) -> list[str]:
-    """Order modality sets: each alone first, then larger ones, in the order of the modalities."""
-    rank = {name: position for position, name in enumerate(modalities)}
-
-    def key(name: str) -> tuple[Any, ...]:
-        parts = name.split("+")
-        return len(parts), [rank.get(part, len(rank)) for part in parts], name
-
-    return sorted(set(names), key=key)
-
-
-def fused_set(names: Iterable[str]) -> str | None:
-    """Return the modality set with the most modalities, or ``None`` if there is none."""
-    return max(ordered_sets(names), key=lambda name: name.count("+"), default=None)
+def shown_sets(sets: list[str], most: int = 4) -> list[str]:
+    """Keep each modality alone and all together where every set would not fit on a line."""
+    if len(sets) <= most:
+        return sets
+    return [name for name in sets if "+" not in name or name == fused_set(sets)]
 
 
 def modality_colors(sets: Sequence[str]) -> dict[str, str]:
@@ -62,6 +47,11 @@ def modality_colors(sets: Sequence[str]) -> dict[str, str]:
     others = [name for name in several if name != full]
     colors |= {name: _OTHER_COLORS[i % len(_OTHER_COLORS)] for i, name in enumerate(others)}
     return colors | ({full: _FUSED_COLOR} if full else {})
+
+
+def run_colors(run: RunRecord) -> dict[str, str]:
+    """Give each modality set that was evaluated or that a client holds its colour."""
+    return modality_colors(run.sets)
 
 
 def shown_metrics(evaluation: Evaluation) -> list[str]:
@@ -108,6 +98,16 @@ def seconds_text(seconds: Any) -> str:
     if minutes < 60:
         return f"{minutes} min {rest:02d} s"
     return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def short_seconds_text(seconds: Any) -> str:
+    """Write a duration in one unit, such as ``2.5 min``, for the ticks of an axis."""
+    if not is_number(seconds):
+        return MISSING
+    for unit, length in (("h", 3600), ("min", 60)):
+        if abs(seconds) >= length:
+            return f"{seconds / length:.3g} {unit}"
+    return f"{seconds:.3g} s"
 
 
 def shorten(name: str, width: int = 42) -> str:

@@ -14,8 +14,9 @@ from matplotlib.ticker import FuncFormatter
 
 from mmfl_jax.report import predictions
 from mmfl_jax.report.figures import draw_figures, legend_above
-from mmfl_jax.report.presentation import is_number, scaled_text, shorten
-from mmfl_jax.report.run_directory import RunRecord
+from mmfl_jax.report.presentation import scaled_text, shorten
+from mmfl_jax.runs.record import RunRecord
+from mmfl_jax.runs.values import is_number
 
 # Okabe and Ito's: told apart with every common colour blindness; wrong ones are framed thicker as well.
 RIGHT, WRONG = "#009E73", "#D55E00"

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from mmfl_jax.errors import UserError
-from mmfl_jax.report.presentation import Evaluation, is_number
+from mmfl_jax.report.presentation import Evaluation
+from mmfl_jax.runs.values import is_number
 
 
 class TensorBoardWriter:

@@ -7,18 +7,8 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from mmfl_jax.report.presentation import (
-    METRICS,
-    Evaluation,
-    as_float,
-    fused_set,
-    is_number,
-    main_metrics,
-    ordered_sets,
-    score_text,
-    seconds_text,
-    shown_metrics,
-)
+from mmfl_jax.report.presentation import METRICS, Evaluation, main_metrics, score_text, seconds_text, shown_metrics
+from mmfl_jax.runs.values import as_float, fused_set, is_number, ordered_sets
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -156,6 +146,8 @@ def result_table(summary: Mapping[str, Any]) -> Table:
     for name in ordered_sets(evaluation):
         cells = [score_text(evaluation[name].get(metric)) for metric in metrics]
         table.add_row(Text(name), *cells, style="bold" if name == fused else None)
+    if privacy := summary.get("privacy"):
+        table.caption = f"client-level privacy: epsilon {privacy['epsilon']:.3g} at delta {privacy['delta']:.3g}"
     if baseline:
         rule = Text(f"baseline: {baseline.get('rule') or 'fixed prediction'}")
         table.add_row(rule, *(score_text(baseline.get(metric)) for metric in metrics), style="dim")

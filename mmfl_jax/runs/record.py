@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import json
+import math
 import statistics
 from pathlib import Path
 from typing import Any
 
 from mmfl_jax.errors import UserError
-from mmfl_jax.report import presentation
+from mmfl_jax.runs.directory import CONFIG, FEDERATION, METRICS, SUMMARY
+from mmfl_jax.runs.values import as_float, is_number, ordered_sets
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,17 +67,43 @@ class RunRecord:
     def total_bytes(self) -> float | None:
         """The bytes that all clients have sent and received so far."""
         total = (self.summary.get("communication") or {}).get("total_bytes")
-        if presentation.is_number(total):
+        if is_number(total):
             return total
         known = [line.get(key) or 0 for line in self.rounds for key in ("bytes_up", "bytes_down")]
-        return sum(value for value in known if presentation.is_number(value)) or None
+        return sum(value for value in known if is_number(value)) or None
+
+    @property
+    def total_flops(self) -> float | None:
+        """The floating-point operations of all rounds, known once the run has finished."""
+        flops: Any = (self.summary.get("cost") or {}).get("flops_per_round")
+        return float(flops) * self.last_round if is_number(flops) else None
+
+    @property
+    def simulated_seconds(self) -> float | None:
+        """The simulated time that all rounds took; ``None`` for a run that simulates no clock."""
+        totals = self.totals("simulated_seconds")
+        return totals[max(totals)] if totals else None
+
+    @property
+    def epsilon(self) -> float | None:
+        """The epsilon of the run's differential privacy, where it has one."""
+        epsilon = (self.summary.get("privacy") or {}).get("epsilon")
+        return epsilon if is_number(epsilon) else None
+
+    def totals(self, *fields: str) -> dict[int, float]:
+        """Return running totals of fields of the rounds' lines by round, from 0; empty where a line lacks one."""
+        values = [[as_float(line.get(field)) for field in fields] for line in self.rounds]
+        ends = list(itertools.accumulate((sum(line) for line in values), initial=0.0))
+        if not values or math.isnan(ends[-1]):
+            return {}
+        return dict(zip([0, *(line["round"] for line in self.rounds)], ends))
 
     @property
     def seconds_per_round(self) -> float | None:
         """The seconds of a round, while the run is going the median of the rounds so far."""
         seconds = (self.summary.get("cost") or {}).get("seconds_per_round")
-        known = [line["seconds"] for line in self.rounds if presentation.is_number(line.get("seconds"))]
-        return seconds if presentation.is_number(seconds) else statistics.median(known) if known else None
+        known = [line["seconds"] for line in self.rounds if is_number(line.get("seconds"))]
+        return seconds if is_number(seconds) else statistics.median(known) if known else None
 
     @property
     def modalities(self) -> list[str]:
@@ -86,22 +115,22 @@ class RunRecord:
     def evaluated_sets(self) -> list[str]:
         """The modality sets that were evaluated, each alone first."""
         names = {name for scores in self.evaluations.values() for name in scores}
-        return presentation.ordered_sets(names | set(self.evaluation), self.modalities)
+        return ordered_sets(names | set(self.evaluation), self.modalities)
 
     @functools.cached_property
-    def colors(self) -> dict[str, str]:
-        """A colour for each modality set that was evaluated or that a client holds."""
+    def sets(self) -> list[str]:
+        """The modality sets that were evaluated or that a client holds, each alone first."""
         held = {self.held_set(client) for client in self.federation["clients"]}
-        return presentation.modality_colors(presentation.ordered_sets(held | set(self.evaluated_sets), self.modalities))
+        return ordered_sets(held | set(self.evaluated_sets), self.modalities)
 
     def held_set(self, client: dict[str, Any]) -> str:
         """Return the modality set that a client holds."""
-        return "+".join(presentation.ordered_sets(client["modalities"], self.modalities))
+        return "+".join(ordered_sets(client["modalities"], self.modalities))
 
     def curve(self, modality_set: str, metric: str) -> tuple[list[int], list[float]]:
         """Return the rounds at which a score was taken, and the score."""
-        scores = {r: presentation.as_float(e.get(modality_set, {}).get(metric)) for r, e in self.evaluations.items()}
-        known = {r: value for r, value in scores.items() if presentation.is_number(value)}
+        scores = {r: as_float(e.get(modality_set, {}).get(metric)) for r, e in self.evaluations.items()}
+        known = {r: value for r, value in scores.items() if is_number(value)}
         return list(known), list(known.values())
 
 
@@ -117,15 +146,15 @@ def read_run(run_dir: Path) -> RunRecord:
     run_dir = Path(run_dir)
     if not run_dir.is_dir():
         raise UserError(f"{run_dir}: no such run directory")
-    missing = [name for name in ("config.json", "federation.json", "metrics.jsonl") if not (run_dir / name).is_file()]
+    missing = [name for name in (CONFIG, FEDERATION, METRICS) if not (run_dir / name).is_file()]
     if missing:
         raise UserError(f"{run_dir}: not a run directory, it has no {' and no '.join(missing)}")
-    rounds, evaluations = _read_metrics(run_dir / "metrics.jsonl")
-    summary = run_dir / "summary.json"
+    rounds, evaluations = _read_metrics(run_dir / METRICS)
+    summary = run_dir / SUMMARY
     return RunRecord(
         path=run_dir,
-        config=_read_object(run_dir / "config.json"),
-        federation=_read_federation(run_dir / "federation.json"),
+        config=_read_object(run_dir / CONFIG),
+        federation=_read_federation(run_dir / FEDERATION),
         rounds=rounds,
         evaluations=evaluations,
         summary=_read_summary(summary) if summary.is_file() else {},
@@ -163,17 +192,17 @@ def _is_client(client: Any, classes: int) -> bool:
         isinstance(client, dict)
         and isinstance(client.get("modalities"), list)
         and all(isinstance(name, str) for name in client["modalities"])
-        and presentation.is_number(client.get("samples"))
+        and is_number(client.get("samples"))
         and "name" in client
         and isinstance(client.get("labels"), list)
         and len(client["labels"]) == classes
-        and all(presentation.is_number(count) for count in client["labels"])
+        and all(is_number(count) for count in client["labels"])
     )
 
 
 def _read_summary(path: Path) -> dict[str, Any]:
     summary = _read_object(path)
-    for field in ("evaluation", "baseline", "communication", "cost", "versions", "archive"):
+    for field in ("evaluation", "baseline", "communication", "cost", "privacy", "versions", "archive"):
         if not isinstance(summary.get(field) or {}, dict):
             raise UserError(f"{path}: {field} must be an object, found {type(summary[field]).__name__}")
     if not _is_evaluation(summary.get("evaluation") or {}):

@@ -1,4 +1,4 @@
-"""Runs: a simulation from its first round to its last, with metrics, checkpoints, summary and report on disk."""
+"""The loop: a simulation from its first round to its last, with metrics, checkpoints, summary and report on disk."""
 
 from __future__ import annotations
 
@@ -15,16 +15,15 @@ from typing import TYPE_CHECKING, Any
 import jax
 
 from mmfl_jax import build_clip
-from mmfl_jax.checkpoint import Checkpoints
 from mmfl_jax.errors import UserError
 from mmfl_jax.evaluation import personal
-from mmfl_jax.report import predictions
-from mmfl_jax.report.terminal import RoundProgress
-from mmfl_jax.run_directory import CONFIG, SUMMARY, Writer, check_same_federation, write_whole
+from mmfl_jax.runs.checkpoints import Checkpoints
+from mmfl_jax.runs.directory import CHECKPOINTS, CONFIG, SUMMARY, Writer, check_same_federation, write_whole
 from mmfl_jax.study import Study
 
 if TYPE_CHECKING:
     from mmfl_jax.federation import Federation
+    from mmfl_jax.report.terminal import RoundProgress
     from mmfl_jax.simulation import Simulation
 
 _PACKAGES = ("mmfl_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
@@ -35,14 +34,12 @@ class Stopped(Exception):
 
     Attributes:
         signal: its number.
+        where: what had been done, such as "after round 3 of 20".
     """
 
-    def __init__(self, signal_number: int, round_number: int, rounds: int, run_dir: Path | None):
-        self.signal = signal_number
-        kept = f"; continue with --resume --run-dir {run_dir}" if run_dir else ""
-        super().__init__(
-            f"stopped by {signal.Signals(signal_number).name} after round {round_number} of {rounds}{kept}"
-        )
+    def __init__(self, signal_number: int, where: str, advice: str = ""):
+        self.signal, self.where = signal_number, where
+        super().__init__(f"stopped by {signal.Signals(signal_number).name} {where}{advice and '; '}{advice}")
 
 
 @contextmanager
@@ -87,9 +84,11 @@ def run(
         report: write figures and report.html at the end.
 
     Raises:
-        UserError: see :class:`mmfl_jax.run_directory.Writer`.
+        UserError: see :class:`mmfl_jax.runs.directory.Writer`.
         Stopped: after SIGINT or SIGTERM, once the round is saved.
     """
+    from mmfl_jax.report.terminal import RoundProgress  # the report reads runs: it is imported where it is used
+
     study = simulation.study
     writer = Writer(run_dir, study, resume)
     with ExitStack() as stack:
@@ -97,7 +96,7 @@ def run(
         checkpoints = None
         if run_dir is not None:
             run_dir.mkdir(parents=True, exist_ok=True)
-            checkpoints = Checkpoints(run_dir / "checkpoints")
+            checkpoints = Checkpoints(run_dir / CHECKPOINTS)
             stack.callback(checkpoints.close)
             if resume:
                 check_same_federation(run_dir, simulation.federation.digest())
@@ -117,7 +116,8 @@ def run(
             loop.round(last)
             if caught:
                 loop.save()
-                raise Stopped(caught[0], simulation.round_number, study.rounds, run_dir)
+                where = f"after round {simulation.round_number} of {study.rounds}"
+                raise Stopped(caught[0], where, f"continue with --resume --run-dir {run_dir}" if run_dir else "")
         summary = loop.summary()
     if run_dir is not None:
         write_whole(run_dir / SUMMARY, json.dumps(summary, indent=2))
@@ -190,6 +190,8 @@ class _Loop:
                 "seconds_per_round": seconds[len(seconds) // 2] if seconds else None,
                 "padding_waste": sum(row["padding_waste"] for row in rows) / len(rows) if rows else None,
             },
+            "privacy": simulation.privacy(),
+            "simulated_seconds": sum(row.get("simulated_seconds", 0.0) for row in rows) or None,
             "skipped_clients": sum(row["skipped_clients"] for row in rows),
             "state_sha256": simulation.digest(),
             "versions": versions(),
@@ -200,6 +202,8 @@ class _Loop:
             summary["personal"] = personal.summarize(accuracy)
             summary["clip"] = build_clip.facts(simulation.study) if simulation.own_model else {}
         if self.writer.run_dir is not None:
+            from mmfl_jax.report import predictions
+
             predictions.keep(simulation, self.writer.run_dir, accuracy)
         if simulation.study.evaluate_clients:
             summary["clients"] = simulation.evaluate_clients()
@@ -259,7 +263,7 @@ def load(run_dir: Path, federation: Federation | None = None, *, best: bool = Fa
 
     simulation = Simulation(Study.from_json(run_dir / CONFIG), federation)
     check_same_federation(run_dir, simulation.federation.digest())
-    checkpoints = Checkpoints(run_dir / "checkpoints", read_only=True)
+    checkpoints = Checkpoints(run_dir / CHECKPOINTS, read_only=True)
     try:
         _, simulation.state = checkpoints.restore(simulation.state, checkpoints.best() if best else None)
     finally:

@@ -1,4 +1,4 @@
-"""The run directory: configuration, federation, metrics and summary of one run on disk."""
+"""Write the run directory: configuration, federation, metrics and summary of one run on disk."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from mmfl_jax.errors import UserError
 from mmfl_jax.study import Study
 
 CONFIG, FEDERATION, METRICS, SUMMARY = "config.json", "federation.json", "metrics.jsonl", "summary.json"
+CHECKPOINTS, PREDICTIONS = "checkpoints", "predictions.npz"
 # What may differ between a run and its continuation: how long and how it runs, not what it computes.
 _FREE = {
     "name",
@@ -56,7 +57,7 @@ class Writer:
                 raise UserError("--resume needs --run-dir, the directory of the run to continue")
             return
         if resume:
-            _check_same_study(run_dir, study)
+            check_same_study(run_dir, study)
         elif run_dir.exists() and (not run_dir.is_dir() or any(run_dir.iterdir())):
             raise UserError(f"--run-dir {run_dir} exists; continue it with --resume, or name another directory")
         there = next(path for path in (run_dir, *run_dir.resolve().parents) if path.exists())
@@ -121,7 +122,8 @@ def write_whole(path: Path, text: str) -> None:
     part.replace(path)
 
 
-def _check_same_study(run_dir: Path, study: Study) -> None:
+def check_same_study(run_dir: Path, study: Study) -> None:
+    """Raise UserError when a run was made with other options than ``study``'s that decide what it computes."""
     before = dataclasses.asdict(Study.from_json(run_dir / CONFIG))
     for field, value in dataclasses.asdict(study).items():
         if field not in _FREE and before[field] != value:

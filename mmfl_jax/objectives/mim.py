@@ -1,4 +1,4 @@
-"""What MIM's server relays between clients of different modalities: prototypes of classes, or projections of places.
+"""MIM: InfoNCE between modalities, and what the server relays for it: prototypes of classes, or projections of places.
 
 Both are slots of unit vectors. Clients add their projections to slots while they train, the sums travel with the
 round's one reduction, and a slot that was filled holds the new mean direction.
@@ -7,19 +7,22 @@ round's one reduction, and a slot that was filled holds the new mean direction.
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from mmfl_jax.objectives import infonce
+from mmfl_jax.objectives.infonce import SOURCES as SOURCES
+from mmfl_jax.objectives.objective import Objective
 
 Array = jax.Array
 Sums = dict[str, tuple[Array, Array]]
 
 
 @dataclasses.dataclass(frozen=True)
-class Relay:
-    """Hold MIM's options.
+class MIM(Objective):
+    """Maximise the mutual information of modalities (:mod:`mmfl_jax.objectives.infonce`).
 
     Attributes:
       source: of positives: ``prototypes``, ``places``, or ``pairs`` (nothing is relayed).
@@ -34,6 +37,17 @@ class Relay:
     size: int
     weight: float
     temperature: float
+    name: str = "mim"
+
+    @property
+    def by_place(self) -> bool:  # type: ignore[override]
+        """Return whether a slot is a place."""
+        return self.source == "places"
+
+    @property
+    def shares(self) -> bool:  # type: ignore[override]
+        """Return whether projections travel."""
+        return self.source != "pairs"
 
     def init(self, slots: int) -> dict[str, dict[str, Array]]:
         """Return empty slots: none known yet."""
@@ -42,64 +56,66 @@ class Relay:
         empty = lambda: {"keys": jnp.zeros((slots, self.size)), "known": jnp.zeros(slots, bool)}
         return {m: empty() for m in self.modalities}
 
-    def loss(self, projections: dict[str, Array], relayed: dict, labels: Array, places: Array) -> Array:
-        """Return the MIM loss of one client's batch.
-
-        Args:
-          projections: ``[batch, size]`` by modality held.
-          relayed: the server's slots, as :meth:`init` lays them out.
-          labels: ``[batch, classes]`` of 0/1.
-          places: ``[batch]`` int32 that tell places apart; for ``places``, their slots.
-        """
+    def loss(self, output: Any, batch: Any, shared: dict) -> Array:
+        """Return the MIM loss of one client's batch; for ``places``, the batch's places are their slots."""
+        projections, places = output.projections, batch.places
         if self.source == "pairs":
             return infonce.pairs_loss(projections, places, self.temperature)
-        keys = {m: slot["keys"] for m, slot in relayed.items()}
-        known = {m: slot["known"] for m, slot in relayed.items()}
-        positive = labels > 0
+        keys = {m: slot["keys"] for m, slot in shared.items()}
+        known = {m: slot["known"] for m, slot in shared.items()}
+        positive = batch.labels > 0
         if self.source == "places":
             keys = {m: k[places] for m, k in keys.items()}
             known = {m: k[places] for m, k in known.items()}
             positive = places[:, None] == places[None, :]
         return infonce.relay_loss(projections, keys, known, positive, self.temperature)
 
-    def empty_sums(self, relayed: dict) -> Sums:
+    def empty_sums(self, shared: dict) -> Sums:
         """Return zeros to add projections to: ``{modality: (sums [slots, size], counts [slots])}``."""
-        return {m: (jnp.zeros_like(slot["keys"]), jnp.zeros(slot["known"].shape)) for m, slot in relayed.items()}
+        return {m: (jnp.zeros_like(slot["keys"]), jnp.zeros(slot["known"].shape)) for m, slot in shared.items()}
 
-    def add(self, sums: Sums, projections: dict[str, Array], labels: Array, places: Array, active: Array) -> Sums:
+    def add(self, sums: Sums, output: Any, batch: Any, active: Array) -> Sums:
         """Return ``sums`` with the projections of one local step of a chunk.
 
         Args:
           sums: so far.
-          projections: ``[chunk, batch, size]`` by modality held.
-          labels: ``[chunk, batch, classes]``.
-          places: ``[chunk, batch]``, for ``places``.
+          output: with projections ``[chunk, batch, size]`` by modality held.
+          batch: with labels ``[chunk, batch, classes]`` and places ``[chunk, batch]``.
           active: ``[chunk]`` bool: clients that still train; a projection that is not finite is left out too.
         """
         out = dict(sums)
-        for m, z in projections.items():
+        for m, z in output.projections.items():
             if m not in sums:
                 continue
             total, count = sums[m]
             valid = active[:, None] & jnp.isfinite(z).all(axis=-1)
             z = jnp.where(valid[..., None], z, 0.0)
             if self.source == "places":
-                total = total.at[places].add(z)
-                count = count.at[places].add(valid.astype(count.dtype))
+                total = total.at[batch.places].add(z)
+                count = count.at[batch.places].add(valid.astype(count.dtype))
             else:
-                weight = jnp.where(valid[..., None], labels, 0).astype(z.dtype)
+                weight = jnp.where(valid[..., None], batch.labels, 0).astype(z.dtype)
                 total = total + jnp.einsum("kbc,kbd->cd", weight, z, precision="highest")
                 count = count + weight.sum(axis=(0, 1))
             out[m] = (total, count)
         return out
 
-    def update(self, relayed: dict, sums: Sums) -> dict[str, dict[str, Array]]:
+    def update(self, shared: dict, sums: Sums) -> dict[str, dict[str, Array]]:
         """Return the slots after a round: the direction of the mean where anybody contributed, else as before."""
         out = {}
-        for m, slot in relayed.items():
+        for m, slot in shared.items():
             total, count = sums[m]
             length = jnp.linalg.norm(total, axis=-1, keepdims=True)
             filled = (count > 0) & (length[:, 0] > 1e-6)
             keys = jnp.where(filled[:, None], total / jnp.maximum(length, 1e-6), slot["keys"])
             out[m] = {"keys": keys, "known": slot["known"] | filled}
         return out
+
+    def numbers(self, shared: dict, held: tuple[str, ...], places: int) -> tuple[int, int]:
+        """Return the numbers of one client: sums and counts of what it holds up, the other modalities' slots down."""
+        if not shared:
+            return 0, 0
+        own = [m for m in shared if m in held]
+        others = [m for m in shared if len(own) > 1 or m not in own]
+        slots = places if self.by_place else len(shared[self.modalities[0]]["known"])
+        return len(own) * slots * (self.size + 1), len(others) * slots * self.size

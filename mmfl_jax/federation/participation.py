@@ -1,0 +1,201 @@
+"""Participation: who takes part in a round, who drops out of it, and how far each gets.
+
+Every draw is keyed by (seed, round) alone, so a resumed run draws what an unbroken one draws, and each client's coins
+are its own: whether it drops out or lags does not depend on who else was asked.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import NamedTuple
+
+import numpy as np
+
+from mmfl_jax.errors import UserError
+from mmfl_jax.federation.draws import Stream, generator
+from mmfl_jax.federation.federation import Federation
+
+FORMS = "all, a share such as 0.1, a number such as 100, or per-group:NUMBER"
+
+
+class Cohort(NamedTuple):
+    """Say how a cohort is drawn: ``kind`` is all, share, number or per-group."""
+
+    kind: str
+    value: float = 0
+
+
+def sample_cohort(clients: int, cohort: int, seed: int, round_number: int) -> np.ndarray:
+    """Return the sorted numbers of the clients of a round, drawn uniformly without replacement.
+
+    Keyed by (seed, round) alone, so a resumed run draws what an unbroken one draws. ``cohort`` 0 is everybody.
+    """
+    if not cohort or cohort >= clients:
+        return np.arange(clients)
+    return np.sort(generator(seed, Stream.COHORT, round_number).choice(clients, cohort, replace=False))
+
+
+def read_participation(reference: str) -> Cohort:
+    """Return how a cohort is drawn.
+
+    Args:
+      reference: ``all``; a share such as ``0.1``, written with a point (every client tosses its own coin: Poisson
+        sampling); a whole number such as ``100`` (that many, without replacement); ``per-group:5`` (that many of the
+        clients of each modality set).
+
+    Raises:
+      UserError: for anything else.
+    """
+    if reference == "all":
+        return Cohort("all")
+    text = reference.removeprefix("per-group:")
+    if text.isascii() and text.isdigit():
+        if int(text) == 0:
+            raise UserError(f"--participation {reference!r} is nobody; {FORMS}")
+        return Cohort("number" if text == reference else "per-group", int(text))
+    try:
+        share = float(reference)
+    except ValueError:
+        raise UserError(f"--participation {reference!r} is unknown; one of {FORMS}") from None
+    if not 0 < share <= 1:
+        raise UserError(f"--participation {reference!r}: a share is above 0 and at most 1, a number is whole, above 0")
+    return Cohort("share", share)
+
+
+def _check_share(option: str, value: float, *, below_one: bool = False) -> None:
+    if not 0 <= value <= 1 or (below_one and value == 1):
+        raise UserError(f"--{option} {value:g} is no share; from 0 to {'below 1' if below_one else '1'}")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Participation:
+    """Say who takes part in each round; made by :meth:`of`.
+
+    With a share, or with dropout, a round may have no members at all; whoever runs it must cope with that.
+
+    Attributes:
+      cohort: how the clients of a round are drawn.
+      groups: ``[clients of the group]`` numbers of the clients of each group.
+      dropout: chance that a client that was chosen does not report.
+      stragglers: chance that a client does only some of its steps in a round.
+      straggler_steps: least and greatest share of its steps that a straggler does.
+      seed: of every draw.
+    """
+
+    cohort: Cohort
+    groups: tuple[np.ndarray, ...]
+    dropout: float = 0.0
+    stragglers: float = 0.0
+    straggler_steps: tuple[float, float] = (0.0, 1.0)
+    seed: int = 0
+
+    @classmethod
+    def of(
+        cls,
+        federation: Federation,
+        reference: str = "all",
+        *,
+        dropout: float = 0.0,
+        stragglers: float = 0.0,
+        straggler_steps: tuple[float, float] = (0.0, 1.0),
+        seed: int = 0,
+    ) -> Participation:
+        """Return who takes part in the rounds of a federation.
+
+        Args:
+          federation: the clients.
+          reference: see :func:`read_participation`.
+          dropout: chance, drawn anew each round, that a client that was chosen drops out before it reports.
+          stragglers: chance, drawn anew each round, that a client is slow.
+          straggler_steps: a slow client does a share of its steps, uniform between these two, and at least one step
+            (the varying local work of FedProx: Li et al., 2020).
+          seed: of every draw.
+
+        Raises:
+          UserError: for an unknown reference, more clients than there are, or shares that are none.
+        """
+        cohort, groups = read_participation(reference), tuple(group.ids for group in federation.groups)
+        there = max(len(ids) for ids in groups) if cohort.kind == "per-group" else federation.clients
+        if cohort.kind in ("number", "per-group") and cohort.value > there:
+            what = "clients of the largest group" if cohort.kind == "per-group" else "clients of the federation"
+            raise UserError(f"--participation {reference!r} is more than the {there} {what}; at most {there}")
+        _check_share("dropout", dropout, below_one=True)
+        _check_share("stragglers", stragglers)
+        low, high = straggler_steps
+        if not 0 <= low <= high <= 1 or not high:
+            raise UserError(f"--straggler-steps {low:g} {high:g}: needs 0 <= LOW <= HIGH <= 1, and HIGH above 0")
+        return cls(cohort, groups, dropout, stragglers, (low, high), seed)
+
+    @property
+    def clients(self) -> int:
+        """Return the number of clients of the federation."""
+        return sum(len(ids) for ids in self.groups)
+
+    @property
+    def most(self) -> tuple[int, ...]:
+        """Return the most clients of each group that one round may have."""
+        kind, value = self.cohort
+        bound = int(value) if kind in ("number", "per-group") else self.clients
+        return tuple(min(bound, len(ids)) for ids in self.groups)
+
+    @property
+    def expected(self) -> float:
+        """Return how many clients a round has on average.
+
+        Under Poisson sampling, differential privacy divides the sum of updates by what was expected (without dropout),
+        as the number that came is itself private.
+        """
+        kind, value = self.cohort
+        chosen = {"all": self.clients, "share": value * self.clients, "number": value}.get(kind, sum(self.most))
+        return chosen * (1 - self.dropout)
+
+    def chosen(self, round_number: int) -> np.ndarray:
+        """Return the sorted numbers of the clients that a round asks: those that the server sends to."""
+        kind, value = self.cohort
+        if kind == "share":
+            return np.flatnonzero(generator(self.seed, Stream.COINS, round_number).random(self.clients) < value)
+        if kind != "per-group":
+            return sample_cohort(self.clients, int(value), self.seed, round_number)
+        drawn = []
+        for group, ids in enumerate(self.groups):
+            rng = generator(self.seed, Stream.GROUPS, round_number, group)
+            drawn.append(rng.choice(ids, min(int(value), len(ids)), replace=False))
+        return np.sort(np.concatenate(drawn))
+
+    def members(self, round_number: int) -> np.ndarray:
+        """Return the sorted numbers of the clients that report in a round: the chosen without those that drop out."""
+        chosen = self.chosen(round_number)
+        if not self.dropout:
+            return chosen
+        coins = generator(self.seed, Stream.DROPOUT, round_number).random(self.clients)
+        return chosen[coins[chosen] >= self.dropout]
+
+    def steps(self, round_number: int, members: np.ndarray, steps: np.ndarray) -> np.ndarray:
+        """Return how many of its local steps each client does in a round.
+
+        Args:
+          round_number: of the round.
+          members: ``[n]`` numbers of clients.
+          steps: ``[n]`` steps of each when it is not slow.
+        """
+        steps = np.asarray(steps)
+        if not self.stragglers:
+            return steps
+        coins, places = generator(self.seed, Stream.STRAGGLERS, round_number).random((2, self.clients))
+        low, high = self.straggler_steps
+        share = low + (high - low) * places[members]
+        done = np.maximum(1, np.floor(steps * share)).astype(steps.dtype)
+        return np.where(coins[members] < self.stragglers, np.minimum(done, steps), steps)
+
+    def by_group(self, members: np.ndarray) -> list[np.ndarray]:
+        """Return the sorted numbers within each group of clients that are given by their numbers in the federation."""
+        group, place = self._homes
+        return [np.sort(place[members[group[members] == g]]) for g in range(len(self.groups))]
+
+    @functools.cached_property
+    def _homes(self) -> tuple[np.ndarray, np.ndarray]:
+        group, place = np.zeros(self.clients, dtype=np.int64), np.zeros(self.clients, dtype=np.int64)
+        for number, ids in enumerate(self.groups):
+            group[ids], place[ids] = number, np.arange(len(ids))
+        return group, place

@@ -1,0 +1,58 @@
+"""Methods on images: one encoder for all modalities, one for each, or a model for each."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING
+
+from mmfl_jax.build_clip import DTYPES
+from mmfl_jax.federation import Federation
+from mmfl_jax.methods.method import Method, Recipe
+from mmfl_jax.models import ModelDesign, Normalization
+
+if TYPE_CHECKING:
+    from mmfl_jax.study import Study
+
+_FRAMEWORK = "Büyüktaş, Sumbul and Demir, 2025, arXiv 2503.10262"
+
+
+def _recipe(design: str, study: Study, federation: Federation) -> Recipe:
+    archive = federation.archive
+    norm = Normalization(
+        kind=study.norm,
+        where=study.whitening_where,
+        group_size=study.whitening_group,
+        epsilon=study.whitening_epsilon,
+        moments=study.whitening_moments,
+        dtype=DTYPES[study.precision],
+    )
+    made = ModelDesign(
+        modalities={m: spec.shape for m, spec in archive.modalities.items()},
+        outputs=len(archive.class_names),
+        design=design,
+        fusion=study.fusion,
+        encoder=study.encoder,
+        width=study.width,
+        norm=norm,
+    )
+    return Recipe.of(made, study.seed)
+
+
+UNIFIED = Method(
+    "unified",
+    "one encoder over all channels, zeros for a missing modality",
+    "the baseline of " + _FRAMEWORK,
+    base=functools.partial(_recipe, "unified"),
+)
+SEPARATE = Method(
+    "separate",
+    "one model per modality, logits averaged at the end",
+    "the baseline of " + _FRAMEWORK,
+    base=functools.partial(_recipe, "separate"),
+)
+MF = Method(
+    "mf",
+    "multi-modal fusion: an encoder per modality, averaged over its holders; a shared head",
+    _FRAMEWORK,
+    base=functools.partial(_recipe, "modality"),
+)

@@ -1,0 +1,302 @@
+"""Every algorithm equals a float64 loop of its paper's equations, and the identities between them hold."""
+
+import dataclasses
+import functools
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+from references import algorithms as references
+from references.problem import full_cohorts, make_cohorts, make_problem
+
+from mmfl_jax import Simulation, Study
+from mmfl_jax.archives.base import Archive, ModalitySpec
+from mmfl_jax.federation import Federation
+from mmfl_jax.models import Output
+
+RATE, BATCH = 0.3, 12
+
+
+class Samples(Archive):
+    """Hold the samples of a reference problem, client after client."""
+
+    def __init__(self, problem):
+        self.name, self.task, self.notes, self.splits, self.attributes = "problem", "multiclass", {}, None, {}
+        self.class_names = ("a", "b", "c")
+        self.labels = np.concatenate([c.y for c in problem.clients] + [[0, 1, 2]]).astype(np.int32)
+        self.rows = {m: np.zeros((len(self.labels), d), np.float32) for m, d in (("s1", 3), ("s2", 4))}
+        first = 0
+        for c in problem.clients:
+            self.rows[c.modality][first : first + c.n] = c.x
+            first += c.n
+        unit = lambda d: ModalitySpec((d,), tuple(map(str, range(d))), np.zeros(d, np.float32), np.ones(d, np.float32))
+        self.modalities = {"s1": unit(3), "s2": unit(4)}
+
+    def read(self, modality, indices):
+        return self.rows[modality][indices]
+
+
+class Linear(nnx.Module):
+    """Hold an encoder a modality without bias, and a bias as the head."""
+
+    def __init__(self, held):
+        shapes = {"s1": 3, "s2": 4}
+        dense = lambda m: nnx.Linear(shapes[m], 3, use_bias=False, rngs=nnx.Rngs(0))
+        self.encoders = nnx.Dict({m: dense(m) for m in held})
+        self.head = nnx.Module()
+        self.head.bias = nnx.Param(np.zeros(3, np.float32))
+
+    def __call__(self, images, train):
+        features = sum(self.encoders[m](x) for m, x in images.items())
+        return Output(features + self.head.bias[...], {}, features=features)
+
+
+def engine(problem, algorithm, **options):
+    """Return the simulation of a problem: full batches, plain SGD, the problem's first parameters."""
+    ends = np.cumsum([c.n for c in problem.clients])
+    clients = [(str(i), (c.modality,), np.arange(e - c.n, e)) for i, (c, e) in enumerate(zip(problem.clients, ends))]
+    federation = Federation.of(Samples(problem), clients, np.arange(ends[-1], ends[-1] + 3))
+    defaults = {"client_optimizer": "sgd", "client_learning_rate": RATE, "batch_size": BATCH, "rounds": 20}
+    study = Study(algorithm=algorithm, **{**defaults, **options})
+    sim = Simulation(study, federation, make_model=Linear)
+    params = {n: np.asarray(v, np.float32) for n, v in problem.initial.items()}
+    model = Linear(("s1", "s2"))
+    for m in ("s1", "s2"):
+        model.encoders[m].kernel[...] = params[f"encoders/{m}/kernel"]
+    model.head.bias[...] = params["head/bias"]
+    sim.state = jax.device_put(sim.program.init(model, 3, 0), jax.tree.leaves(sim.state)[0].sharding)
+    own = [np.array([problem.clients[i].steps for i in group.ids]) for group in federation.groups]
+    sim._steps = own
+    return sim
+
+
+def run(sim, cohorts, delays=None):
+    """Run rounds of these clients; return the parameters after each."""
+    found = []
+    for number, chosen in enumerate(cohorts):
+        groups = sim.federation.groups
+        members = [np.flatnonzero(np.isin(group.ids, chosen)) for group in groups]
+        late = dict(zip(chosen, delays[number])) if delays else {}
+        steps = [own[m] for own, m in zip(sim._steps, members)]
+        lag = [np.array([late.get(int(i), 0) for i in g.ids[m]], np.int32) for g, m in zip(groups, members)]
+        cohort = type(sim.cohort(0))(members, steps, lag)
+        sim.cohort = lambda _, cohort=cohort: cohort
+        sim.run_round()
+        found.append({n: np.array(v) for n, v in sim.state.params.items()})
+    return found
+
+
+def close(found, expected, tolerance=1e-5):
+    for got, want in zip(found, expected, strict=True):
+        for name, value in want.items():
+            np.testing.assert_allclose(got[name], value, atol=tolerance, err_msg=name)
+
+
+CASES = {
+    "fedavg": ("fedavg", {}),
+    "fedavgm:beta=0.7": ("fedavgm", {"beta": 0.7}),
+    "fedadam:rate=0.1:tau=0.01": ("fedadam", {"server_rate": 0.1, "tau": 0.01}),
+    "fedyogi:rate=0.1:tau=0.01": ("fedyogi", {"server_rate": 0.1, "tau": 0.01}),
+    "fedadagrad:rate=0.1:tau=0.01": ("fedadagrad", {"server_rate": 0.1, "tau": 0.01}),
+    "fedexp": ("fedexp", {}),
+    "fedprox:0.3": ("fedprox", {"mu": 0.3}),
+    "scaffold": ("scaffold", {}),
+    "fednova": ("fednova", {}),
+    "feddyn:0.2": ("feddyn", {"alpha": 0.2}),
+    "feddc:0.1": ("feddc", {"alpha": 0.1, "drifts": "all", "controls": "gradients"}),
+    "mimelite:0.8": ("mimelite", {"beta": 0.8}),
+    "moon:mu=0.5:temperature=0.7": ("moon", {"mu": 0.5, "temperature": 0.7}),
+    "ditto:0.3": ("ditto", {"lam": 0.3}),
+    "fedper": ("fedper", {}),
+    "norm_clip:0.2": ("norm_clip", {"c": 0.2}),
+    "sign": ("fedavg_sign", {}),
+    "top_k:0.4": ("fedavg_top_k", {"fraction": 0.4}),
+}
+
+
+@functools.cache
+def problem(**options):
+    return make_problem(**options)
+
+
+WEIGHTS = [(name, ("samples", "uniform")[i % 2]) for i, name in enumerate(CASES)]
+
+
+@pytest.mark.parametrize(("algorithm", "weights"), [*WEIGHTS, ("scaffold", "samples"), ("feddyn:0.2", "samples")])
+def test_equals_the_papers_equations(algorithm, weights):
+    name, options = CASES[algorithm]
+    cohorts = make_cohorts(problem())
+    expected = getattr(references, name)(problem(), cohorts, RATE, weights, **options)
+    sim = engine(problem(), algorithm, weighting=weights, participation="4")
+    close(run(sim, cohorts), expected.params)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "name", "options"),
+    [("median", "median", {}), ("trimmed_mean:0.26", "trimmed_mean", {"fraction": 0.26}),
+     ("krum:bad=1", "krum", {"f": 1}), ("multi_krum:bad=1:keep=2", "multi_krum", {"f": 1, "m": 2})],
+)  # fmt: skip
+def test_robust_reductions_equal_the_papers_equations(algorithm, name, options):
+    large = problem(clients=10)
+    cohorts = full_cohorts(large, 4)
+    expected = getattr(references, name)(large, cohorts, RATE, **options)
+    close(run(engine(large, algorithm), cohorts), expected.params)
+
+
+def test_fednova_with_momentum():
+    expected = references.fednova(problem(), make_cohorts(problem()), RATE, rho=0.9)
+    sim = engine(problem(), "fednova", client_optimizer="momentum", participation="4")
+    close(run(sim, make_cohorts(problem())), expected.params)
+
+
+def test_fedrep_trains_heads_first():
+    long = dataclasses.replace(
+        problem(), clients=tuple(dataclasses.replace(c, steps=c.steps + 2) for c in problem().clients)
+    )
+    expected = references.fedrep(long, make_cohorts(long), RATE, head_steps=2)
+    sim = engine(long, "fedrep:2", participation="4")
+    close(run(sim, make_cohorts(long)), expected.params)
+    close([{"head/bias": v} for v in heads(sim)], [{"head/bias": v} for v in kept(expected, "head/bias")])
+
+
+def heads(sim):
+    held = {}
+    for group, clients in zip(sim.federation.groups, sim.state.clients):
+        held |= dict(zip(group.ids.tolist(), np.array(clients["variables"]["head/bias"])))
+    return [held[i] for i in sorted(held)]
+
+
+def kept(result, name):
+    first = problem().initial[name]
+    return [result.memory[i][name] if i in result.memory else first for i in range(len(problem().clients))]
+
+
+def test_dittos_personal_models():
+    cohorts = make_cohorts(problem())
+    expected = references.ditto(problem(), cohorts, RATE, lam=0.3)
+    sim = engine(problem(), "ditto:0.3", participation="4")
+    run(sim, cohorts)
+    for g, group in enumerate(sim.federation.groups):
+        for i, client in enumerate(group.ids):
+            if int(client) in expected.memory:
+                params, _ = sim.program.client_variables(sim.state, g, i)
+                close([params], [expected.memory[int(client)]])
+
+
+def test_fedbuff_starts_from_the_version_that_a_client_was_sent():
+    cohorts = [[0, 1, 2, 3], [4, 5, 6, 7], [0, 1, 4, 6], [2, 3, 5, 7]]
+    delays = [[0, 0, 0, 0], [1, 0, 1, 0], [2, 1, 0, 2], [2, 0, 1, 1]]
+    schedule = [list(zip(*pair)) for pair in zip(cohorts, delays)]
+    expected = references.fedbuff(problem(), schedule, RATE)
+    sim = engine(problem(), "fedbuff:buffer=4:most_delay=3", speed="lognormal:10:1")
+    close(run(sim, cohorts, delays), expected.params)
+
+
+IDENTITIES = {
+    "fedprox:0": {},
+    "moon:mu=0": {},
+    "ditto": {},
+    "top_k:1": {},
+    "norm_clip:1e9": {},
+}
+
+
+@pytest.mark.parametrize("algorithm", IDENTITIES)
+def test_identities_with_fedavg_hold_to_the_bit(algorithm):
+    cohorts = make_cohorts(problem())
+    plain = run(engine(problem(), "fedavg", participation="4"), cohorts)
+    found = run(engine(problem(), algorithm, participation="4"), cohorts)
+    for got, want in zip(found, plain, strict=True):
+        for name, value in want.items():
+            np.testing.assert_array_equal(got[name], value, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    "algorithm", ["dp_fedavg:clip_norm=0:noise=0", "secure_sum", "fedbuff:buffer=8", "fedavgm:beta=0"]
+)
+def test_identities_with_uniform_fedavg(algorithm):
+    cohorts = full_cohorts(problem(), 3)
+    plain = run(engine(problem(), "fedavg", weighting="uniform"), cohorts)
+    found = run(engine(problem(), algorithm, weighting="uniform", speed="constant:1"), cohorts)
+    close(found, plain, 3e-6)
+
+
+def test_fednova_with_equal_steps_is_fedavg():
+    equal = dataclasses.replace(problem(), clients=tuple(dataclasses.replace(c, steps=3) for c in problem().clients))
+    cohorts = make_cohorts(equal)
+    plain = run(engine(equal, "fedavg", participation="4"), cohorts)
+    close(run(engine(equal, "fednova", participation="4"), cohorts), plain, 1e-6)
+
+
+ALL = ["fedavgm", "fedadam", "scaffold", "fednova", "feddyn", "feddc", "mimelite", "moon", "ditto", "ifca:2", "fedper"]
+ALL += ["fedrep:1", "fedexp", "median", "trimmed_mean", "multi_krum:bad=0:keep=2", "top_k:0.3", "sign", "int8"]
+ALL += ["secure_sum", "scaffold+int8", "dp_fedavg:noise=0.5"]
+
+
+@pytest.mark.parametrize("algorithm", ALL)
+def test_chunks_and_streaming_and_the_python_loop_agree(algorithm):
+    from test_round import assert_close, reference_state
+
+    make = functools.partial(engine, problem(), algorithm, weighting="uniform")
+    sims = [make(chunk_size=1), make(chunk_size=3)]
+    expected = reference_state(sims[0], rounds=2)
+    for sim in sims:
+        sim.run_round()
+        sim.run_round()
+        loose = 5e-5 if algorithm == "secure_sum" else 2e-5
+        assert_close(sim.state, expected, loose)
+
+
+def test_the_noise_of_dp_fedavg_has_its_standard_deviation():
+    sim = engine(problem(), "dp_fedavg:clip_norm=0.5:noise=3", weighting="uniform")
+    quiet = engine(problem(), "dp_fedavg:clip_norm=0.5:noise=0", weighting="uniform")
+    everybody = full_cohorts(problem(), 40)
+    noise = []
+    for _ in range(40):
+        sim.state = dataclasses.replace(quiet.state, round=sim.state.round, params=dict(quiet.state.params))
+        sim.state = jax.tree.map(lambda x: x.copy(), sim.state)
+        (last,) = run(sim, everybody[:1])
+        (still,) = run(quiet, everybody[:1])
+        holders = {"head/bias": 8}
+        noise += [((last[n] - still[n]) * holders.get(n, 4)).ravel() for n in last]
+    assert np.concatenate(noise).std() == pytest.approx(3 * 0.5, rel=0.05)
+
+
+def test_epsilon_is_dp_accountings():
+    import dp_accounting
+    from dp_accounting.pld import PLDAccountant
+
+    sim = engine(problem(), "dp_fedavg:noise=2", weighting="uniform", participation="0.5")
+    for _ in range(3):
+        sim.run_round()
+    found = sim.privacy()["epsilon"]
+    event = dp_accounting.PoissonSampledDpEvent(0.5, dp_accounting.GaussianDpEvent(2.0))
+    tight = PLDAccountant().compose(event, 3).get_epsilon(1e-5)  # another accountant: RDP is a little above it
+    assert tight < found < 1.3 * tight
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "options", "line"),
+    [
+        ("fedprx", {}, r"'fedprx' is unknown \(did you mean fedprox\?\)"),
+        ("scaffold", {"client_optimizer": "adam"}, "--client-optimizer adam: SCAFFOLD reads gradients"),
+        ("fednova", {"client_optimizer": "adam"}, "--client-optimizer adam: FedNova reads gradients"),
+        ("krum:bad=1", {}, r"krum needs 5 clients in a round \(2 x 1 \+ 3\), but encoders/s1/kernel has 4 at most"),
+        ("dp_fedavg", {}, "weights by samples a client's part has no bound; --weighting uniform"),
+        ("dp_fedavg", {"weighting": "uniform", "participation": "4"}, "take part by chance; --participation 0.1"),
+        ("dp_fedavg:epsilon=0.1", {"weighting": "uniform"}, "more than the target 0.1; give more noise"),
+        ("top_k:0", {}, r"fraction must lie in \(0, 1\], not 0"),
+        ("ifca:9", {}, "clusters must be 2 to 8, the clients, not 9"),
+        ("fedbuff", {}, "who is late follows from --speed"),
+        ("scaffold+fedavg", {}, "joins scaffold and fedavg; one algorithm"),
+        ("median+krum", {}, "krum takes the place of the mean, and another reduction did so already"),
+        ("moon:nu=1", {}, "moon has no option for 'nu=1'; it has mu=1.0, temperature=0.5"),
+        ("fedprox:x", {}, "fedprox's mu must be a number such as 0.01, not 'x'"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_one_line(algorithm, options, line):
+    from mmfl_jax import UserError
+
+    with pytest.raises(UserError, match=line):
+        engine(problem(), algorithm, **options)
