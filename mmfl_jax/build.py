@@ -227,7 +227,7 @@ def setting_of(study: Study, program: Program, participation: Participation, fea
         client_optimizer=study.client_optimizer,
         weighting=study.weighting,
         clients=sum(program.counts),
-        cohort=min(int(sum(participation.most)), sum(program.counts)),
+        cohort=participation.largest,
         holders={n: count for n, count in holders.items() if count and not program.is_private(n)},
         rate=sampling_of(participation),
         rounds=study.rounds,

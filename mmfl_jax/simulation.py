@@ -156,7 +156,7 @@ class Simulation:
             self.execution = Resident(self.program, self.mesh, planner, host)
 
     def _chunk_sizes(self, most: list[int]) -> list[int]:
-        chosen, cohort = self.study.chunk_size, min(sum(most), self._clients.clients)
+        chosen, cohort = self.study.chunk_size, min(sum(most), self._participation.largest)
         if chosen > cohort:
             raise UserError(f"--chunk-size {chosen} is more than the {cohort} clients of a round; at most {cohort}")
         sizes = []

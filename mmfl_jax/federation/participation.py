@@ -140,6 +140,11 @@ class Participation:
         return tuple(min(bound, len(ids)) for ids in self.groups)
 
     @property
+    def largest(self) -> int:
+        """Return the most clients that one round may have."""
+        return int(self.cohort.value) if self.cohort.kind == "number" else sum(self.most)
+
+    @property
     def expected(self) -> float:
         """Return how many clients a round has on average.
 
