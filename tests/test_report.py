@@ -245,8 +245,8 @@ def test_a_missing_run_directory_is_named(tmp_path):
 
 def seeded_runs(tmp_path):
     return [
-        make_run(tmp_path / f"{algorithm}-{seed}", algorithm=algorithm, seed=seed, run_dir=f"runs/{algorithm}/{seed}")
-        for algorithm in ("mf", "unified")
+        make_run(tmp_path / f"{method}-{seed}", method=method, seed=seed, run_dir=f"runs/{method}/{seed}")
+        for method in ("mf", "unified")
         for seed in (0, 1, 2)
     ]
 
