@@ -10,6 +10,7 @@ import sys
 import jax
 import pytest
 from federations import write_study
+from jax.experimental.compilation_cache import compilation_cache
 
 from mmfl_jax import Study
 from mmfl_jax.cli import main
@@ -205,14 +206,20 @@ def test_values_have_their_fields_types_and_runs_names_of_their_own(tmp_path):
     assert {study.archive: study.name for study in again} == {study.archive: study.name for study in clash}
 
 
-def test_a_failed_run_does_not_lose_the_others(study, tmp_path, capsys):
+def test_a_failed_run_does_not_lose_the_others(study, tmp_path, capsys, request):
     output = tmp_path / "failed"
-    jax.jit(lambda x: x + 1)(1.0)  # JAX has decided by now that this process keeps no compiled programs
+    mine = str(tmp_path / "mine")  # a folder that this process has kept compiled programs in before
+    jax.config.update("jax_compilation_cache_dir", mine)
+    request.addfinalizer(
+        lambda: (jax.config.update("jax_compilation_cache_dir", None), compilation_cache.reset_cache())
+    )
+    jax.jit(lambda x: x + 1)(1.0)
     with pytest.raises(SystemExit) as left:
         main(["sweep", study, "--vary", "batch_size=0,16", "--run-dir", str(output), "--rounds", "1"])
     assert left.value.code == 2
     assert list(summaries(output)) == ["batch_size=16-seed0"]
     assert any((output / "cache").iterdir())
+    assert jax.config.values["jax_compilation_cache_dir"] == mine
     out, err = capsys.readouterr()
     assert "batch_size=16" in out
     assert [row["name"] for row in json.loads((output / "comparison.json").read_text())] == ["batch_size=16-seed0"]
