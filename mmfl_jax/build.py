@@ -27,8 +27,8 @@ from mmfl_jax.models.clip.prompts import BRANCHES
 from mmfl_jax.models.fusion import FUSIONS
 from mmfl_jax.models.normalization import MOMENTS, NORMS, PLACES
 from mmfl_jax.models.scopes import PRIVATE, scope
+from mmfl_jax.objectives.infonce import SOURCES
 from mmfl_jax.objectives.losses import CALIBRATIONS, task_loss
-from mmfl_jax.objectives.mim import SOURCES
 from mmfl_jax.ops.whitening import METHODS
 from mmfl_jax.study import Study
 
@@ -164,18 +164,23 @@ def algorithm_of(study: Study) -> Algorithm:
 
 
 def program_of(
-    study: Study, federation: Federation, make_model: MakeModel | None = None, repeats: int = 1, sampling: float = 1.0
+    study: Study,
+    federation: Federation,
+    algorithm: Algorithm,
+    make_model: MakeModel | None = None,
+    repeats: int = 1,
+    sampling: float = 1.0,
 ) -> tuple[Program, MakeModel]:
     """Return the program of a study, and what makes its model.
 
     Args:
         study: the options.
         federation: the clients.
+        algorithm: of the study.
         make_model: makes the model with the parameters of some modalities; None for the study's own.
         repeats: steps of the server in a round of the study: more than one where all samples are in one place.
         sampling: the probability that a client takes part in a round.
     """
-    algorithm = algorithm_of(study)
     recipe = Recipe(make_model) if make_model else methods.find(study.method).recipe(study, federation)
     rate = _schedule(study.learning_rate_schedule, study.client_learning_rate, study.rounds * repeats)
     server_rate = _schedule(study.server_schedule, 1.0, study.rounds * repeats)

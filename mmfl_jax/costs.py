@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -12,8 +13,8 @@ import jax.numpy as jnp
 
 from mmfl_jax.algorithms.transforms import FLOAT_BYTES as _FLOAT
 from mmfl_jax.algorithms.transforms import float_bytes
-from mmfl_jax.engine.batches import GroupData, draw_batch
-from mmfl_jax.engine.client import Client, Facts, begin, end, local_step
+from mmfl_jax.engine.batches import GroupData
+from mmfl_jax.engine.client import Training, begin, end, first_client, local_step
 from mmfl_jax.engine.program import Program
 from mmfl_jax.engine.server import message_shapes
 from mmfl_jax.engine.state import ServerState
@@ -58,35 +59,24 @@ def step_flops(program: Program, state: ServerState, data: GroupData, group: int
         data: of the client's group; gives the shapes.
         group: the client's group.
     """
-    first = _first_client(program, state, data, group)
+    first = functools.partial(first_client, program, group)
     now = jax.eval_shape(lambda state, data: begin(*first(state, data)), state, data)
 
-    def step(state: ServerState, data: GroupData, now: Any) -> Any:
-        one, batch = first(state, data)
-        return local_step(one, now, jnp.int32(0), batch)[0]
+    def step(state: ServerState, data: GroupData, now: Training) -> Any:
+        client, batch = first(state, data)
+        return local_step(client, now, jnp.int32(0), batch)[0]
 
     return flops(step, state, data, now)
 
 
 def round_flops(program: Program, state: ServerState, data: GroupData, group: int) -> float:
     """Return the operations of a client's round outside of its steps: its start, message and transforms."""
-    first = _first_client(program, state, data, group)
 
-    def both(state: ServerState, data: GroupData) -> Any:
-        client, batch = first(state, data)
+    def around(state: ServerState, data: GroupData) -> Any:
+        client, batch = first_client(program, group, state, data)
         return end(client, begin(client, batch))
 
-    return flops(both, state, data)
-
-
-def _first_client(program: Program, state: ServerState, data: GroupData, group: int) -> Any:
-    def first(state: ServerState, data: GroupData) -> Any:
-        kept = jax.tree.map(lambda v: v[0], state.clients[group])
-        facts = Facts(jnp.float32(1), jnp.int32(1), jnp.uint32(0), jnp.int32(0))
-        batch = draw_batch(program, data, jnp.int32(0), facts.seed, jnp.int32(0))
-        return Client(program, group, state, kept, facts), batch
-
-    return first
+    return flops(around, state, data)
 
 
 def flops(function: Callable[..., Any], *arguments: Any) -> float:

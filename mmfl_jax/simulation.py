@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ from mmfl_jax.evaluation import Evaluator, personal
 from mmfl_jax.evaluation.evaluate import set_name
 from mmfl_jax.evaluation.metrics import most_frequent_baseline
 from mmfl_jax.federation import Federation
-from mmfl_jax.federation.asynchronous import Schedule
+from mmfl_jax.federation.asynchronous import AsynchronousRound, Schedule
 from mmfl_jax.federation.clock import Clock
 from mmfl_jax.federation.federation import pooled
 from mmfl_jax.federation.participation import Participation
@@ -86,21 +87,22 @@ class Simulation:
             seed=study.seed,
         )
         sampling = sampling_of(self._participation)
-        self.program, make = program_of(study, self._clients, make_model, self.repeats, sampling or 1.0)
+        self.program, make = program_of(study, self._clients, algorithm, make_model, self.repeats, sampling or 1.0)
         self._place_on_devices()
         self.state = self._initial_state(make)
         features = jax.eval_shape(self._output, self.state).features is not None
-        self.program.algorithm.check(setting_of(study, self.program, self._participation, features))
+        algorithm.check(setting_of(study, self.program, self._participation, features))
         self._clock = (
             Clock.of(self._clients, study.speed, study.bandwidth_up, study.bandwidth_down, study.seed)
-            if (study.speed)
+            if study.speed
             else None
         )
         self._bytes = [
             costs.client_bytes(self.program, self.state, self.execution.example(g), g)
             for g in range(len(self.program.groups))
         ]
-        self._late = self._schedule() if algorithm.buffer else None
+        self._late = self._schedule().rounds() if algorithm.buffer else None
+        self._played: list[AsynchronousRound] = []
         self.compile_seconds: float | None = None
         self._evaluator: Evaluator | None = None
 
@@ -109,8 +111,7 @@ class Simulation:
         images = {
             m: np.zeros((1, *self.federation.archive.modalities[m].shape), np.float32) for m in self.program.groups[0]
         }
-        stats = {**state.stats, **{n: v[0] for n, v in state.clients[0]["variables"].items()}}
-        params = {**state.params, **{n: v[0] for n, v in state.clients[0]["variables"].items()}}
+        params, stats = self.program.client_variables(state, 0, 0)
         return self.program.templates[0].module(params, stats, state.frozen)(images, train=True)
 
     def _schedule(self) -> Schedule:
@@ -193,20 +194,26 @@ class Simulation:
         """Return who takes part in a round, with their local steps and delays."""
         part = self._participation
         if self._late is not None:
-            found = next(iter(self._late.rounds(round_number)))
+            found = self._asynchronous(round_number)
             drawn, late = found.members, np.asarray(found.delays)
         else:
             drawn = part.members(round_number)
             late = np.zeros(len(drawn), np.int32)
-        order = np.argsort(drawn)
         members = part.by_group(drawn)
         delay = np.zeros(self._clients.clients, np.int32)
-        delay[drawn[order]] = late[order]
+        delay[drawn] = late
         steps, delays = [], []
         for group, chosen, own in zip(self._clients.groups, members, self._steps):
             steps.append(part.steps(round_number, group.ids[chosen], own[chosen]))
             delays.append(delay[group.ids[chosen]])
         return Cohort(members, steps, delays)
+
+    def _asynchronous(self, round_number: int) -> AsynchronousRound:
+        """Return a round of the schedule; it is played once, however many rounds ask for it."""
+        assert self._late is not None
+        missing = max(0, round_number + 1 - len(self._played))
+        self._played.extend(itertools.islice(self._late, missing))
+        return self._played[round_number]
 
     def _traffic(self, group: int, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the bytes up and down of each chosen client of a group."""
@@ -245,8 +252,8 @@ class Simulation:
         down = sum(int(self._traffic(g, chosen)[1].sum()) for g, chosen in enumerate(asked))
         row: dict[str, Any] = {"bytes_up": sum(int(up.sum()) for up, _ in traffic), "bytes_down": down}
         if self._late is not None:
-            times = [r.time for _, r in zip(range(2), self._late.rounds(max(0, number - 1)))]
-            row["simulated_seconds"] = times[0] if number == 0 else times[1] - times[0]
+            before = self._asynchronous(number - 1).time if number else 0.0
+            row["simulated_seconds"] = self._asynchronous(number).time - before
         elif self._clock is not None:
             slowest = [0.0]
             for group, chosen, steps, (up, low) in zip(self._clients.groups, cohort.members, cohort.steps, traffic):
@@ -281,7 +288,7 @@ class Simulation:
         return evaluator.evaluate(*self.program.evaluation_variables(self.state), self.state.frozen)
 
     def _evaluate_alone(self, evaluator: Evaluator) -> dict[str, dict[str, Any]]:
-        """Return, by modality set that clients hold, the mean over clients of their own models' scores."""
+        """Return, by modality set that clients hold, the mean of their own models' scores, of 100 clients at most."""
         found: dict[str, list[dict[str, Any]]] = {}
         for g, group in enumerate(self._clients.groups):
             for i in range(min(len(group.ids), _ALONE)):

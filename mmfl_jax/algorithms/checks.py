@@ -22,16 +22,6 @@ def plain_sgd(name: str, *also: str) -> Callable[[Setting], None]:
     return check
 
 
-def uniform_means(name: str) -> Callable[[Setting], None]:
-    """Return a check that no client weighs more than another."""
-
-    def check(setting: Setting) -> None:
-        if setting.weighting != "uniform":
-            raise UserError(f"--weighting {setting.weighting}: {name} needs --weighting uniform")
-
-    return check
-
-
 def all_of(*checks: Callable[[Setting], None]) -> Callable[[Setting], None]:
     """Return the checks one after the other."""
 

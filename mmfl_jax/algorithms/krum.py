@@ -26,10 +26,11 @@ def krum(algorithm: Algorithm, bad: int = 1) -> Algorithm:
     References:
       Blanchard et al., "Machine Learning with Adversaries: Byzantine Tolerant Gradient Descent", NeurIPS 2017.
     """
-    return _nearest(algorithm, bad, 1, "krum")
+    return nearest_messages(algorithm, bad, 1, "krum")
 
 
-def _nearest(algorithm: Algorithm, bad: int, keep: int, name: str) -> Algorithm:
+def nearest_messages(algorithm: Algorithm, bad: int, keep: int, name: str) -> Algorithm:
+    """Return ``algorithm`` with the mean of the ``keep`` messages of the best scores; ``name`` is for refusals."""
     if bad < 0 or keep < 1:
         raise UserError(f"--algorithm {name}: bad must be 0 or more, and 1 client or more kept, not {bad} and {keep}")
 

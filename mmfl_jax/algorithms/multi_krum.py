@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mmfl_jax.algorithms.algorithm import Algorithm
-from mmfl_jax.algorithms.krum import _nearest
+from mmfl_jax.algorithms.krum import nearest_messages
 
 
 def multi_krum(algorithm: Algorithm, bad: int = 1, keep: int = 3) -> Algorithm:
@@ -19,4 +19,4 @@ def multi_krum(algorithm: Algorithm, bad: int = 1, keep: int = 3) -> Algorithm:
     References:
       Blanchard et al., "Machine Learning with Adversaries: Byzantine Tolerant Gradient Descent", NeurIPS 2017.
     """
-    return _nearest(algorithm, bad, keep, "multi_krum")
+    return nearest_messages(algorithm, bad, keep, "multi_krum")

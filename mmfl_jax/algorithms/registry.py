@@ -154,9 +154,3 @@ def _value(text: str, default: Any, what: str) -> Any:
     if kind is float and not abs(value) < float("inf"):
         raise UserError(f"{what} must be finite, not {text!r}")
     return value
-
-
-def require(holds: bool, what: str) -> None:
-    """Raise UserError with ``what`` where an option's value does not hold."""
-    if not holds:
-        raise UserError(what)

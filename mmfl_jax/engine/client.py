@@ -10,7 +10,7 @@ import optax
 
 from mmfl_jax.algorithms import Local
 from mmfl_jax.engine import moments
-from mmfl_jax.engine.batches import Batch
+from mmfl_jax.engine.batches import Batch, GroupData, draw_batch
 from mmfl_jax.engine.program import Program
 from mmfl_jax.engine.state import Kept, ServerState
 from mmfl_jax.models import Output, Variables, values
@@ -135,6 +135,15 @@ class _Forward:
             losses[objective.name] = objective.loss(output, batch, state.objectives[objective.name])
             total = total + objective.weight * losses[objective.name]
         return Result(total, losses, values(model)[1], output)
+
+
+def first_client(program: Program, group: int, state: ServerState, data: GroupData) -> tuple[Client, Batch]:
+    """Return a group's first client and the batch of its first step: its shapes and costs are those of all others."""
+    kept = jax.tree.map(lambda v: v[0], state.clients[group])
+    attack = None if data.attack is None else data.attack[0]
+    facts = Facts(jnp.float32(1), jnp.int32(1), jnp.uint32(0), jnp.int32(0), attack)
+    batch = draw_batch(program, data, jnp.int32(0), facts.seed, jnp.int32(0))
+    return Client(program, group, state, kept, facts), batch
 
 
 def begin(client: Client, batch: Batch) -> Training:

@@ -15,11 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from mmfl_jax.algorithms import Aggregate
-from mmfl_jax.engine import server
 from mmfl_jax.engine.batches import GroupData, draw_batch
 from mmfl_jax.engine.client import Client, Facts, Training, begin, end, local_step
 from mmfl_jax.engine.program import Program
 from mmfl_jax.engine.round import client_seeds
+from mmfl_jax.engine.server import server_key
 from mmfl_jax.engine.state import Kept, ServerState
 
 Array = jax.Array
@@ -110,7 +110,7 @@ def _server(
         population={n: sum(program.counts[g] for g in program.holders(n)) for n in params},
         sampling=program.sampling,
         rate=program.server_rate(state.round),
-        key=jax.random.fold_in(jax.random.fold_in(key, state.round), server._SERVER),
+        key=server_key(key, state.round),
     )
     updated, algorithm = program.algorithm.update(aggregate, state.algorithm, params)
     if program.algorithm.keeps_unseen:

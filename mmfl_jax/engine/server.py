@@ -11,8 +11,8 @@ import numpy as np
 
 from mmfl_jax.algorithms import Aggregate
 from mmfl_jax.engine import moments
-from mmfl_jax.engine.batches import GroupData, draw_batch
-from mmfl_jax.engine.client import Client, Facts, begin, end
+from mmfl_jax.engine.batches import GroupData
+from mmfl_jax.engine.client import begin, end, first_client
 from mmfl_jax.engine.program import Program
 from mmfl_jax.engine.state import ServerState, zeros_like
 
@@ -22,15 +22,17 @@ Message = dict[str, dict[str, Any]]
 _SERVER = 2**31 - 1
 
 
+def server_key(key: Array, round_number: Array) -> Array:
+    """Return the key of the server's randomness in a round; ``key`` is the run's."""
+    return jax.random.fold_in(jax.random.fold_in(key, round_number), _SERVER)
+
+
 def message_shapes(program: Program, state: ServerState, data: GroupData, group: int) -> Message:
     """Return the shapes of what a client of ``group`` sends, with its moments: the functions of the round, traced."""
 
     def one(state: ServerState, data: GroupData) -> Message:
-        kept = jax.tree.map(lambda v: v[0], state.clients[group])
-        attack = None if data.attack is None else data.attack[0]
-        facts = Facts(jnp.float32(1), jnp.int32(1), jnp.uint32(0), jnp.int32(0), attack)
-        client = Client(program, group, state, kept, facts)
-        return end(client, begin(client, draw_batch(program, data, jnp.int32(0), facts.seed, jnp.int32(0))))[0]
+        client, batch = first_client(program, group, state, data)
+        return end(client, begin(client, batch))[0]
 
     return jax.eval_shape(one, state, data)
 
@@ -117,7 +119,7 @@ def finish(
         population={n: sum(program.counts[g] for g in program.holders(n)) for n in params},
         sampling=program.sampling,
         rate=program.server_rate(state.round),
-        key=jax.random.fold_in(jax.random.fold_in(key, state.round), _SERVER),
+        key=server_key(key, state.round),
     )
     updated, algorithm = program.algorithm.update(aggregate, state.algorithm, params)
     if program.algorithm.keeps_unseen:  # also under a server optimizer with momentum

@@ -13,7 +13,6 @@ import jax
 import jax.numpy as jnp
 
 from mmfl_jax.objectives import infonce
-from mmfl_jax.objectives.infonce import SOURCES as SOURCES
 from mmfl_jax.objectives.objective import Objective
 
 Array = jax.Array
