@@ -39,9 +39,13 @@ def client_bytes(program: Program, state: ServerState, data: GroupData, group: i
     moments = float_bytes(message.pop("moments"))
     up = program.algorithm.transform.bytes(message) + moments
     names, broadcast = program.sent(group)[0], jax.eval_shape(program.algorithm.broadcast, state.algorithm)
-    if isinstance(broadcast, dict):  # by name: a client needs what it holds
-        broadcast = {n: v for n, v in broadcast.items() if n in names or n not in state.params}
-    down = float_bytes({n: state.params[n] for n in names}) + moments + float_bytes(broadcast)
+    foreign = state.params.keys() - set(names)  # of what goes by a parameter's name, a client needs what it holds
+    needed = [
+        leaf
+        for path, leaf in jax.tree_util.tree_leaves_with_path(broadcast)
+        if not foreign.intersection(getattr(part, "key", None) for part in path)
+    ]
+    down = float_bytes({n: state.params[n] for n in names}) + moments + float_bytes(needed)
     for objective in program.objectives:
         numbers = objective.numbers(state.objectives[objective.name], program.groups[group], places)
         up, down = up + _FLOAT * numbers[0], down + _FLOAT * numbers[1]

@@ -12,6 +12,7 @@ from references.problem import full_cohorts, make_cohorts, make_problem
 
 from mmfl_jax import Simulation, Study
 from mmfl_jax.archives.base import Archive, ModalitySpec
+from mmfl_jax.costs import client_bytes
 from mmfl_jax.federation import Federation
 from mmfl_jax.models import Output
 
@@ -220,6 +221,16 @@ def test_identities_with_uniform_fedavg(algorithm):
     plain = run(engine(problem(), "fedavg", weighting="uniform"), cohorts)
     found = run(engine(problem(), algorithm, weighting="uniform", speed="constant:1"), cohorts)
     close(found, plain, 3e-6)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "up", "down"), [("fedavg", 1, 1), ("scaffold", 2, 2), ("feddc", 2, 2), ("mimelite", 2, 2)]
+)
+def test_a_client_exchanges_what_it_holds_and_no_other_modality(algorithm, up, down):
+    sim = engine(problem(), algorithm)
+    for group, size in enumerate((3 * 3 + 3, 4 * 3 + 3)):  # an encoder without bias, and the shared bias
+        found = client_bytes(sim.program, sim.state, sim.execution.example(group), group)
+        assert found == (4 * up * size, 4 * down * size)
 
 
 def test_fednova_with_equal_steps_is_fedavg():

@@ -16,7 +16,7 @@ import peers  # noqa: E402
 import protocol  # noqa: E402
 import workloads  # noqa: E402
 
-from mmfl_jax.build import program_of  # noqa: E402
+from mmfl_jax.build import algorithm_of, program_of  # noqa: E402
 from mmfl_jax.engine.reference import reference_round  # noqa: E402
 
 
@@ -31,7 +31,9 @@ def task(tmp_path):
 def test_weights_have_the_engines_names_and_shapes(name):
     work = workloads.workload(name, clients=len(workloads.WORKLOADS[name].shapes), steps=1)
     make = (lambda held: engine.CNN(work)) if work.model == "cnn" else None
-    program, _ = program_of(engine.study(work), engine.federation(work, workloads.data(work)), make)
+    study = engine.study(work)
+    federation = engine.federation(work, workloads.data(work))
+    program, _ = program_of(study, federation, algorithm_of(study), make)
     kinds = program.template.params, program.template.stats
     shapes = {n: variable.get_value().shape for kind in kinds for n, (_, variable) in kind.items()}
     assert shapes == workloads.variable_shapes(work)
