@@ -5,7 +5,7 @@ All of the comparison: python experiments/worldcereal.py worldcereal_canada.npz 
 Time: 25 minutes for the 75 runs on one core of a shared Intel Xeon, JAX 0.10.2
 Result (both modalities, folds averaged, mean and deviation over 3 seeds, accuracy / macro-F1): unified .712 ±.020 /
   .524 ±.009, MF .743 ±.005 / .537 ±.007, MF+FW .738 ±.008 / .524 ±.016, MF+MIM .741 ±.007 / .531 ±.014,
-  MF+FW+MIM .742 ±.004 / .535 ±.013
+  MF+FW+MIM .742 ±.004 / .535 ±.013; with a server's Adam that corrected its bias, as fedadam no longer does
 """
 
 import sys
