@@ -70,7 +70,8 @@ def draw_batch(
       rows: its :func:`batch_rows`, where they are known already.
     """
     if rows is None:
-        rows = batch_rows(program, data, client, seed, step)
+        # A barrier, or XLA writes the shuffle into the gather of every modality: with JAX 0.12 that compiles for ever.
+        rows = jax.lax.optimization_barrier(batch_rows(program, data, client, seed, step))
     images = {m: images[rows] for m, images in data.images.items()}
     return Batch(
         program.augmentation(images, jax.random.fold_in(jax.random.key(seed), step)),
