@@ -22,7 +22,7 @@ from mmfl_jax.federation.labels import some_clients, with_flipped_labels, with_n
 from mmfl_jax.federation.modalities import drop_modalities
 from mmfl_jax.federation.participation import Participation
 from mmfl_jax.methods import Recipe
-from mmfl_jax.models import Template
+from mmfl_jax.models import Template, drawn
 from mmfl_jax.models.clip.prompts import BRANCHES
 from mmfl_jax.models.fusion import FUSIONS
 from mmfl_jax.models.normalization import MOMENTS, NORMS, PLACES
@@ -215,7 +215,9 @@ def program_of(
         server = recipe.server
         template = Template.of(lambda: server(tuple(federation.archive.modalities)))
         program = dataclasses.replace(program, template=template)
-    return program, recipe.make
+    # A model of one's own may look at its weights while it is made; CLIP's are too large for a program's constants.
+    make = recipe.make if recipe.design is None else lambda held: drawn(lambda: recipe.make(held))
+    return program, make
 
 
 def _check_private(program: Program, words: tuple[str, ...]) -> None:

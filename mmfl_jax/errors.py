@@ -6,3 +6,7 @@ class UserError(Exception):
 
     The command line prints the line and leaves with exit code 2; ``--debug`` shows the traceback as well.
     """
+
+
+class Diverged(UserError):
+    """Say that a model's numbers are no numbers any more."""

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from mmfl_jax.algorithms.algorithm import Aggregate, Algorithm, Local, Params, difference
 from mmfl_jax.algorithms.setting import Setting
+from mmfl_jax.algorithms.transforms import FLOAT_BYTES, Transform, float_bytes
 from mmfl_jax.errors import UserError
 
 
@@ -61,9 +62,11 @@ def ifca(clusters: int = 2, deviation: float = 0.1) -> Algorithm:
         memory=lambda params: {"cluster": jnp.int32(0)},
         broadcast=lambda models: models,
         carry=lambda local: {"cluster": chosen(local)},
-        start=lambda local: model(_own(local), chosen(local)),
+        start=lambda local: model(_own(local), local.carry["cluster"]),
         message=message,
         update=update,
+        # Zeros of the models that were not trained do not travel; the number of the one that was does.
+        transform=Transform(bytes=lambda message: float_bytes(message["change"]) // clusters + FLOAT_BYTES),
         personal=lambda params, memory, broadcast: {n: broadcast[n][memory["cluster"]] for n in params},
         keeps_unseen=False,
         check=check,

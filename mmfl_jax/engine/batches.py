@@ -53,7 +53,9 @@ class Batch(NamedTuple):
 
 def batch_rows(program: Program, data: GroupData, client: Array, seed: Array, step: Array) -> Array:
     """Return which samples of ``data`` a client's local step takes, ``[batch]`` int32; as :func:`draw_batch`."""
-    return data.begins[client] + batch_positions(seed, step, program.batch_size, data.sizes[client])
+    positions = batch_positions(seed, step, program.batch_size, data.sizes[client])
+    # A barrier, or XLA writes the shuffle into the gather of every modality: with JAX 0.12 that compiles for ever.
+    return data.begins[client] + jax.lax.optimization_barrier(positions)
 
 
 def draw_batch(
@@ -69,9 +71,7 @@ def draw_batch(
       step: int32.
       rows: its :func:`batch_rows`, where they are known already.
     """
-    if rows is None:
-        # A barrier, or XLA writes the shuffle into the gather of every modality: with JAX 0.12 that compiles for ever.
-        rows = jax.lax.optimization_barrier(batch_rows(program, data, client, seed, step))
+    rows = batch_rows(program, data, client, seed, step) if rows is None else rows
     images = {m: images[rows] for m, images in data.images.items()}
     return Batch(
         program.augmentation(images, jax.random.fold_in(jax.random.key(seed), step)),

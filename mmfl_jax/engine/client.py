@@ -195,10 +195,11 @@ def end(client: Client, now: Training) -> tuple[dict[str, Variables], Kept]:
     program, algorithm = client.program, client.program.algorithm
     local = client.view(client.facts.steps, now, _Forward(client, now.private, now.stats, None))
     message, memory = algorithm.message(now.params, local)
-    message, transform = algorithm.transform.encode(message, client.kept["transform"], local.key)
     attack = client.facts.attack
     if attack is not None:
         message = {**message, "change": {n: x * attack for n, x in message["change"].items()}}
+    # Hostile or not: the server clips what it receives, and reads no message of another form.
+    message, transform = algorithm.transform.encode(message, client.kept["transform"], local.key)
     sent_stats = program.sent(client.group)[1]
     about = moments.about(client.state.stats, {n: now.stats[n] for n in sent_stats})
     trained = {**now.params, **now.private, **now.stats}

@@ -59,7 +59,14 @@ def rows_where(condition: Array, new: Any, old: Any) -> Any:
 
 
 def train_chunk(
-    program: Program, group: int, state: ServerState, data: GroupData, facts: Facts, clients: Array, sums: Sums
+    program: Program,
+    group: int,
+    state: ServerState,
+    data: GroupData,
+    facts: Facts,
+    clients: Array,
+    kept: Kept,
+    sums: Sums,
 ) -> tuple[Any, Kept, Array, Sums]:
     """Train one chunk of clients side by side.
 
@@ -67,13 +74,13 @@ def train_chunk(
       program, group, state, data: of the round.
       facts: of the clients, ``[chunk]`` each.
       clients: ``[chunk]`` numbers within the group, -1 for none.
+      kept: what the clients keep, ``[chunk, ...]``.
       sums: so far; losses and the objectives' sums are added to.
 
     Returns:
       The clients' messages, what they keep, which of them are there and finite ``[chunk]``, and the sums.
     """
     index = jnp.maximum(clients, 0)
-    kept = jax.tree.map(lambda v: v[index], state.clients[group])
     each = lambda function: jax.vmap(function, axis_size=len(clients))
     client = lambda kept, facts: Client(program, group, state, kept, facts)
     rows_of = lambda step: jax.vmap(lambda c, s: batch_rows(program, data, c, s, step))(index, facts.seed)
@@ -94,7 +101,7 @@ def train_chunk(
             after = rows_where(active, after, before)
         counted = lambda s, x: s + jnp.where(active & jnp.isfinite(x), x, 0).sum()
         out = {**sums, "losses": {n: counted(s, losses[n]) for n, s in sums["losses"].items()}}
-        out["steps"] = sums["steps"] + active.sum().astype(jnp.float32)
+        out["steps"] = sums["steps"] + (active & jnp.isfinite(losses["loss"])).sum().astype(jnp.float32)
         out["objectives"] = {
             o.name: o.add(sums["objectives"][o.name], output, batch, active) for o in program.objectives
         }
@@ -139,28 +146,46 @@ def add_messages(program: Program, group: int, sums: Sums, message: Any, weight:
 
 
 def train_group(
-    program: Program, group: int, state: ServerState, data: GroupData, plan: GroupPlan, key: Array, sums: Sums
+    program: Program,
+    group: int,
+    state: ServerState,
+    data: GroupData,
+    plan: GroupPlan,
+    table: Kept,
+    rows: Array,
+    key: Array,
+    sums: Sums,
 ) -> tuple[Kept, Sums]:
     """Train one device's share of a group, chunk after chunk.
 
+    Args:
+      program, group, state, data, plan, key, sums: of the round.
+      table: what clients keep, ``[rows, ...]``; written in place.
+      rows: of the plan's clients, ``[chunks, chunk]``, -1 for none.
+
     Returns:
-      What the plan's clients keep ``[chunks, chunk, ...]``, and the sums.
+      The table, its rows replaced, and the sums.
     """
     index = jnp.maximum(plan.clients, 0)
-    kept = jax.tree.map(lambda v: v[index], state.clients[group])
     seeds = client_seeds(key, data.ids[index.reshape(-1)]).reshape(index.shape)
 
     def body(i: Array, carry: tuple[Kept, Sums]) -> tuple[Kept, Sums]:
-        kept, sums = carry
+        table, sums = carry
         attack = None if data.attack is None else data.attack[index[i]]
         size = data.sizes[index[i]].astype(jnp.float32)
         facts = Facts(size, plan.steps[i], seeds[i], plan.delays[i], attack)
-        message, new, good, sums = train_chunk(program, group, state, data, facts, plan.clients[i], sums)
+        kept = jax.tree.map(lambda v: v[jnp.maximum(rows[i], 0)], table)
+        message, new, good, sums = train_chunk(program, group, state, data, facts, plan.clients[i], kept, sums)
         weight = jnp.where(good, size if program.weighting == "samples" else 1.0, 0.0)
-        sums = add_messages(program, group, sums, message, weight, plan.slots[i])
-        return jax.tree.map(lambda v, x: v.at[i].set(x), kept, new), sums
+        return placed(table, rows[i], new), add_messages(program, group, sums, message, weight, plan.slots[i])
 
-    return jax.lax.fori_loop(0, plan.chunks, body, (kept, sums))
+    return jax.lax.fori_loop(0, plan.chunks, body, (table, sums))
+
+
+def placed(table: Kept, rows: Array, new: Kept) -> Kept:
+    """Return ``table`` with these rows replaced; -1 points behind the end, where nothing is written."""
+    put = lambda v, x: v.at[jnp.where(rows < 0, len(v), rows)].set(x, mode="drop")
+    return jax.tree.map(put, table, new)
 
 
 def train_device(
@@ -170,6 +195,7 @@ def train_device(
     plans: tuple[GroupPlan, ...],
     key: Array,
     cohort: tuple[int, ...],
+    alone: bool = False,
 ) -> tuple[tuple[Kept, ...], Sums]:
     """Train one device's share of the cohort, and add up the sums of all devices along the axis "clients".
 
@@ -178,14 +204,21 @@ def train_device(
       plans: a group each, leaves ``[chunks, ...]``.
       key: of the round.
       cohort: the most clients of each group in a round.
+      alone: whether this is the only device: it then writes what clients keep in place.
 
     Returns:
-      What the plans' clients keep ``[chunks, chunk, ...]`` a group, and the sums over devices.
+      What clients keep, a group each: of all clients where the device is alone, else of the plans', ``[chunks * chunk,
+      ...]``; and the sums over devices.
     """
     sums, kept = server.empty_sums(program, state, data, cohort), []
     for group, plan in enumerate(plans):
-        trained, sums = train_group(program, group, state, data[group], plan, key, sums)
-        kept.append(trained)
+        table, rows = state.clients[group], jnp.asarray(plan.clients)
+        if not alone:
+            index = jnp.maximum(plan.clients.reshape(-1), 0)
+            table = jax.tree.map(lambda v: v[index], table)  # noqa: B023 - used here and now
+            rows = jnp.where(plan.clients < 0, -1, jnp.arange(plan.clients.size).reshape(plan.clients.shape))
+        table, sums = train_group(program, group, state, data[group], plan, table, rows, key, sums)
+        kept.append(table)
     return tuple(kept), jax.lax.psum(sums, AXIS)
 
 
@@ -204,30 +237,28 @@ def train_cohort(
       The state with what these clients keep replaced and all else as it was, and the sums.
     """
 
+    alone = mesh.size == 1
+
     def device(state: ServerState, data: Any, plans: Any, key: Array) -> Any:
-        kept, sums = train_device(program, state, data, jax.tree.map(lambda x: x[0], plans), key, cohort)
-        return jax.tree.map(lambda x: x[None], kept), sums
+        kept, sums = train_device(program, state, data, jax.tree.map(lambda x: x[0], plans), key, cohort, alone)
+        return kept if alone else jax.tree.map(lambda x: x[None], kept), sums
 
     # check_vma would add psums to the gradients of replicated parameters; here each client's gradient is its own.
     sharded = jax.shard_map(
-        device, mesh=mesh, in_specs=(P(), P(), P(AXIS), P()), out_specs=(P(AXIS), P()), check_vma=False
+        device,
+        mesh=mesh,
+        in_specs=(P(), P(), P(AXIS), P()),
+        out_specs=(P() if alone else P(AXIS), P()),
+        check_vma=False,
     )
     kept, sums = sharded(state, data, plans, jax.random.fold_in(key, state.round))
-    return dataclasses.replace(state, clients=keep(state, plans, kept)), sums
+    return dataclasses.replace(state, clients=kept if alone else keep(state, plans, kept)), sums
 
 
 def keep(state: ServerState, plans: tuple[GroupPlan, ...], kept: tuple[Kept, ...]) -> tuple[Kept, ...]:
-    """Return what all clients keep, with that of the plans' clients replaced."""
-
-    def group(old: Kept, plan: GroupPlan, new: Kept) -> Kept:
-        index = plan.clients.reshape(-1)
-        # A place of the plan without a client (-1) points behind the end, where nothing is written.
-        place = lambda v, rows: v.at[jnp.where(index < 0, len(v), index)].set(
-            rows.reshape(-1, *rows.shape[3:]), mode="drop"
-        )
-        return jax.tree.map(place, old, new)
-
-    return tuple(map(group, state.clients, plans, kept))
+    """Return what all clients keep, with that of the plans' clients ``[devices, chunks * chunk, ...]`` replaced."""
+    flat = lambda tree: jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), tree)
+    return tuple(placed(old, jnp.ravel(plan.clients), flat(new)) for old, plan, new in zip(state.clients, plans, kept))
 
 
 def make_round(program: Program, mesh: Mesh, cohort: tuple[int, ...]) -> Any:

@@ -13,7 +13,7 @@ import numpy as np
 
 from mmfl_jax.archives.base import Archive
 from mmfl_jax.engine.data import Normalizer
-from mmfl_jax.errors import UserError
+from mmfl_jax.errors import Diverged, UserError
 from mmfl_jax.evaluation.metrics import multiclass_metrics, multilabel_metrics
 from mmfl_jax.models import Template, Variables
 
@@ -108,6 +108,12 @@ class Evaluator:
         return {name: self.score(p) for name, p in self.probabilities(params, stats, frozen).items()}
 
     def score(self, probabilities: np.ndarray) -> dict[str, Any]:
-        """Return the metrics of ``[n, classes]`` probabilities of the samples."""
+        """Return the metrics of ``[n, classes]`` probabilities of the samples.
+
+        Raises:
+            Diverged: where they are not finite.
+        """
+        if not np.isfinite(probabilities).all():
+            raise Diverged("the model's test scores are not finite")
         metrics = multilabel_metrics if self.archive.task == "multilabel" else multiclass_metrics
         return metrics(self.labels, probabilities)

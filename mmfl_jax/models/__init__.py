@@ -2,7 +2,7 @@
 
 from mmfl_jax.models.multimodal import ModelDesign, MultiModalModel, Output
 from mmfl_jax.models.normalization import Normalization
-from mmfl_jax.models.variables import Template, Variables, frozen_values, values
+from mmfl_jax.models.variables import Template, Variables, drawn, frozen_values, values
 
 __all__ = [
     "ModelDesign",
@@ -11,6 +11,7 @@ __all__ = [
     "Output",
     "Template",
     "Variables",
+    "drawn",
     "frozen_values",
     "values",
 ]

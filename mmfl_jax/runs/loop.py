@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 
 from mmfl_jax import build_clip
-from mmfl_jax.errors import UserError
+from mmfl_jax.errors import Diverged, UserError
 from mmfl_jax.evaluation import personal
 from mmfl_jax.runs.checkpoints import Checkpoints
 from mmfl_jax.runs.directory import CHECKPOINTS, CONFIG, SUMMARY, Writer, check_same_federation, write_whole
@@ -85,6 +85,7 @@ def run(
 
     Raises:
         UserError: see :class:`mmfl_jax.runs.directory.Writer`.
+        Diverged: where no client's update is finite, or the scores are not.
         Stopped: after SIGINT or SIGTERM, once the round is saved.
     """
     from mmfl_jax.report.terminal import RoundProgress  # the report reads runs: it is imported where it is used
@@ -146,6 +147,8 @@ class _Loop:
         study = self.simulation.study
         row = self.simulation.run_round()
         number = row["round"]
+        if row["skipped_clients"] >= row["clients"] * self.simulation.repeats > 0:
+            raise self._diverged(number, "no client's update is finite")
         self.writer.line("round", **row)
         for listener in (self.progress, self.board):
             if listener is not None:
@@ -157,11 +160,23 @@ class _Loop:
 
     def evaluate(self) -> None:
         number = self.simulation.round_number
-        self.scores, self.scored = self.simulation.evaluate(), number
+        try:
+            self.scores, self.scored = self.simulation.evaluate(), number
+        except Diverged as error:
+            raise self._diverged(number, str(error)) from None
         self.writer.line("evaluation", round=number, evaluation=self.scores)
         for listener in (self.progress, self.board):
             if listener is not None:
                 listener.evaluation(number, self.scores)
+
+    def _diverged(self, number: int, what: str) -> Diverged:
+        last = f", the last finite scores are of round {self.scored}" if self.scores else ""
+        saved = self.checkpoints.rounds() if self.checkpoints is not None else []
+        kept = f"; the checkpoint of round {saved[-1]} is kept" if saved else ""
+        return Diverged(
+            f"round {number}: {what}{last}{kept}. Lower --client-learning-rate, or take an algorithm that bounds what "
+            "clients send, such as --algorithm median"
+        )
 
     def save(self) -> None:
         if self.checkpoints is not None:
