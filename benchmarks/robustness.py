@@ -1,0 +1,71 @@
+"""Measure what hostile clients cost under each rule that puts messages together, on WorldCereal.
+
+    python benchmarks/robustness.py worldcereal_canada.npz [--partition iid] [--share 0.2] [--seeds 3]
+        [--output FILE]
+
+A row for each rule, attack and seed: accuracy and macro-F1 with both sensors, and the difference to FedAvg without
+attack of the same seed, in points. A run that leaves the finite has no scores; clients left out are counted.
+"""
+
+from __future__ import annotations
+
+from common import emit, host, parser, use_devices
+
+from mmfl_jax import Simulation, UserError
+from mmfl_jax.errors import Diverged
+from mmfl_jax.study import Study, load_study
+
+ATTACKS = ("none", "nan", "large", "sign_flip", "label_flip")
+RULES = ("fedavg", "norm_clip:1", "median", "trimmed_mean:0.4", "krum:bad=2", "multi_krum:bad=2:keep=4")
+
+
+def base(archive: str) -> Study:
+    """Return the study: plain FedAvg of MF, one epoch a round."""
+    study = load_study("worldcereal").replace(archive=f"arrays:{archive}", method="mf", server_schedule="constant")
+    return study.replace(rounds=60, local_steps=0, local_epochs=1, client_learning_rate=0.1, name="robustness")
+
+
+def scores(study: Study) -> dict[str, float | int | str]:
+    """Return the scores after the last round, and how many clients were left out."""
+    simulation, skipped = Simulation(study), 0
+    for _ in range(study.rounds):
+        row = simulation.run_round()
+        skipped += row["skipped_clients"]
+        if row["skipped_clients"] == row["clients"]:
+            return {"skipped_clients": skipped, "failed": f"round {row['round']}: nobody's update is finite"}
+    try:
+        found = simulation.evaluate()["s1+s2"]
+    except Diverged as error:
+        return {"skipped_clients": skipped, "failed": str(error)}
+    return {"skipped_clients": skipped, "accuracy": found["accuracy"], "f1_macro": found["f1_macro"]}
+
+
+def main() -> None:
+    """Print a row for each seed, rule and attack."""
+    options = parser(__doc__)
+    options.add_argument("archive")
+    options.add_argument("--partition", default="by:region", help="by:region: owners of whole regions; iid: all alike")
+    options.add_argument("--share", type=float, default=0.2)
+    options.add_argument("--seeds", type=int, default=3)
+    args = options.parse_args()
+    use_devices(args.devices)
+    for seed in range(args.seeds):
+        clean: float | None = None
+        for rule in RULES:
+            for attack in ATTACKS:
+                row = {"benchmark": "robustness", "rule": rule, "attack": attack, "share": args.share, "seed": seed}
+                row["partition"] = args.partition
+                study = base(args.archive).replace(algorithm=rule, attack=attack, malicious=args.share, seed=seed)
+                study = study.replace(partition=args.partition)
+                try:
+                    row |= scores(study)
+                except UserError as error:
+                    row["failed"] = str(error)
+                if "accuracy" in row:
+                    clean = row["accuracy"] if clean is None else clean
+                    row["points"] = round(100 * (row["accuracy"] - clean), 1)
+                emit(row | host(), args.output)
+
+
+if __name__ == "__main__":
+    main()
