@@ -4,7 +4,7 @@
         [--output FILE]
 
 A row for each rule, attack and seed: accuracy and macro-F1 with both sensors, and the difference to FedAvg without
-attack of the same seed, in points. A run that leaves the finite has no scores; clients left out are counted.
+attack of the same seed, in points. A run that diverges has no scores, but says why; clients left out are counted.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from __future__ import annotations
 from common import emit, host, parser, use_devices
 
 from mmfl_jax import Simulation, UserError
-from mmfl_jax.errors import Diverged
 from mmfl_jax.study import Study, load_study
 
 ATTACKS = ("none", "nan", "large", "sign_flip", "label_flip")
@@ -26,17 +25,12 @@ def base(archive: str) -> Study:
 
 
 def scores(study: Study) -> dict[str, float | int | str]:
-    """Return the scores after the last round, and how many clients were left out."""
-    simulation, skipped = Simulation(study), 0
-    for _ in range(study.rounds):
-        row = simulation.run_round()
-        skipped += row["skipped_clients"]
-        if row["skipped_clients"] == row["clients"]:
-            return {"skipped_clients": skipped, "failed": f"round {row['round']}: nobody's update is finite"}
+    """Return the scores after the last round, and how many clients were left out; why, where the run failed."""
     try:
-        found = simulation.evaluate()["s1+s2"]
-    except Diverged as error:
-        return {"skipped_clients": skipped, "failed": str(error)}
+        summary = Simulation(study).run()
+    except UserError as error:
+        return {"failed": str(error)}
+    found, skipped = summary["evaluation"]["s1+s2"], summary["skipped_clients"]
     return {"skipped_clients": skipped, "accuracy": found["accuracy"], "f1_macro": found["f1_macro"]}
 
 
@@ -53,14 +47,10 @@ def main() -> None:
         clean: float | None = None
         for rule in RULES:
             for attack in ATTACKS:
-                row = {"benchmark": "robustness", "rule": rule, "attack": attack, "share": args.share, "seed": seed}
-                row["partition"] = args.partition
-                study = base(args.archive).replace(algorithm=rule, attack=attack, malicious=args.share, seed=seed)
-                study = study.replace(partition=args.partition)
-                try:
-                    row |= scores(study)
-                except UserError as error:
-                    row["failed"] = str(error)
+                row = {"benchmark": "robustness", "partition": args.partition, "share": args.share, "seed": seed}
+                row |= {"rule": rule, "attack": attack}
+                study = base(args.archive).replace(partition=args.partition, malicious=args.share, seed=seed)
+                row |= scores(study.replace(algorithm=rule, attack=attack))
                 if "accuracy" in row:
                     clean = row["accuracy"] if clean is None else clean
                     row["points"] = round(100 * (row["accuracy"] - clean), 1)

@@ -31,19 +31,29 @@ SEEDS = 3
 def twin() -> tuple[Study, Study, tuple[float, ...]]:
     """Return the study of the twin, that of its tuning, and the learning rates to try."""
     base = load_study("quickstart").replace(
-        name="algorithms", image_size=16, samples=2000, encoder="resnet8", width=8, client_optimizer="sgd"
+        image_size=16,
+        samples=2000,
+        encoder="resnet8",
+        width=8,
+        client_optimizer="sgd",
+        evaluate_every=10,
+        checkpoint_every=20,
     )
-    base = base.replace(client_learning_rate=0.3, evaluate_every=10, checkpoint_every=20)
     return base, base.replace(seed=SEEDS), (0.1, 0.3, 1.0)
 
 
 def worldcereal(archive: str) -> tuple[Study, Study, tuple[float, ...]]:
     """Return the study of WorldCereal, that of its tuning, and the learning rates to try."""
     base = load_study("worldcereal").replace(
-        name="algorithms", archive=f"arrays:{archive}", algorithm="fedavg", server_schedule="constant"
+        archive=f"arrays:{archive}",
+        server_schedule="constant",
+        rounds=60,
+        local_steps=0,
+        local_epochs=1,
+        learning_rate_schedule="cosine",
+        evaluate_every=20,
+        checkpoint_every=60,
     )
-    base = base.replace(rounds=60, local_steps=0, local_epochs=1, learning_rate_schedule="cosine")
-    base = base.replace(evaluate_every=20, checkpoint_every=60)
     return base, base.replace(test_split="by:region:4/5", seed=SEEDS), (0.03, 0.1, 0.3)
 
 

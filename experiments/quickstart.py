@@ -1,8 +1,8 @@
 """The main job in miniature: MF, FW and MIM on the synthetic twin of BigEarthNet-MM, a country a client.
 
 Command: mmfl-jax run quickstart
-Time: 2 min 22 s on 2 cores of a shared Intel Xeon, JAX 0.10.2, compilation included
-Result (micro-F1 / macro-F1): s1 .469 / .315, s2 .474 / .251, both .508 / .317; most frequent labels .422 / .151
+Time: 4 min 37 s on 2 cores of a shared AMD EPYC, JAX 0.10.2, beside other work, installation and compilation included
+Result (micro-F1 / macro-F1): s1 .465 / .312, s2 .475 / .248, both .503 / .315; most frequent labels .422 / .151
 """
 
 from mmfl_jax import Study

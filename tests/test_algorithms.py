@@ -2,14 +2,11 @@
 
 import dataclasses
 import functools
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+from devices import run_on_devices
 from flax import nnx
 from references import algorithms as references
 from references.problem import full_cohorts, make_cohorts, make_problem, optimum
@@ -286,9 +283,7 @@ def test_chunks_and_streaming_and_resume_and_the_python_loop_agree(algorithm, tm
 
 
 def test_two_devices_equal_one_for_every_algorithm():
-    script = f"""
-import sys
-sys.path.insert(0, {str(Path(__file__).parent)!r})
+    script = """
 from test_algorithms import ALL, engine, problem
 from test_round import assert_close
 
@@ -305,11 +300,7 @@ for algorithm in ALL:
 print("equal")
 """
     # Compiled without optimisation, for these are many programs.
-    devices = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
-    environment = {**os.environ, **devices, "JAX_PLATFORMS": "cpu"}
-    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=1800)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.strip() == "equal"
+    assert run_on_devices(2, script, timeout=1800, JAX_DISABLE_MOST_OPTIMIZATIONS="1") == "equal"
 
 
 @pytest.mark.parametrize("algorithm", ["scaffold", "feddyn:0.3", "feddc:0.3", "fedavg"])

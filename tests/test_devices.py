@@ -1,16 +1,9 @@
 """One round on eight devices equals the round on one, and the round under ``jax.pmap``."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
+from devices import run_on_devices
 
-# In a process of its own: the number of devices is fixed once JAX has started.
 SCRIPT = """
-import sys
-sys.path.insert(0, {tests!r})
 import jax, numpy as np
 from federations import ragged_federation, simulation
 from test_round import assert_close
@@ -58,8 +51,4 @@ print("equal")
     ids=["single, pmap", "mixed"],
 )
 def test_eight_devices_equal_one(held, chunk, pmap):
-    script = SCRIPT.format(tests=str(Path(__file__).parent), held=held, chunk=chunk, pmap=pmap)
-    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
-    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=500)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.strip() == "equal"
+    assert run_on_devices(8, SCRIPT.format(held=held, chunk=chunk, pmap=pmap)) == "equal"

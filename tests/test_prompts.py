@@ -2,10 +2,6 @@
 
 import dataclasses
 import functools
-import os
-import subprocess
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import jax
@@ -13,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from devices import run_on_devices
 from federations import ragged_federation, simulation
 from flax import nnx
 from PIL import Image
@@ -200,15 +197,12 @@ def test_round_equals_the_python_loop_and_absent_clients_keep_their_prompts(chun
 
 def test_two_devices_equal_the_python_loop():
     script = (
-        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
         "from test_prompts import assert_close, expected_state, one_round\n"
         "sim, _ = one_round(devices=2, chunk_size=1)\n"
         "assert sim.mesh.size == 2\n"
         "assert_close(sim.state, expected_state())\n"
     )
-    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
-    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=500)
-    assert done.returncode == 0, done.stderr[-3000:]
+    run_on_devices(2, script)
 
 
 def test_round_of_a_linear_head_equals_the_python_loop():

@@ -174,12 +174,17 @@ def train_group(
         attack = None if data.attack is None else data.attack[index[i]]
         size = data.sizes[index[i]].astype(jnp.float32)
         facts = Facts(size, plan.steps[i], seeds[i], plan.delays[i], attack)
-        kept = jax.tree.map(lambda v: v[jnp.maximum(rows[i], 0)], table)
+        kept = taken(table, rows[i])
         message, new, good, sums = train_chunk(program, group, state, data, facts, plan.clients[i], kept, sums)
         weight = jnp.where(good, size if program.weighting == "samples" else 1.0, 0.0)
         return placed(table, rows[i], new), add_messages(program, group, sums, message, weight, plan.slots[i])
 
     return jax.lax.fori_loop(0, plan.chunks, body, (table, sums))
+
+
+def taken(table: Kept, rows: Array) -> Kept:
+    """Return these rows of ``table``; for -1 some row, which nobody looks at."""
+    return jax.tree.map(lambda v: v[jnp.maximum(rows, 0)], table)
 
 
 def placed(table: Kept, rows: Array, new: Kept) -> Kept:
@@ -214,8 +219,7 @@ def train_device(
     for group, plan in enumerate(plans):
         table, rows = state.clients[group], jnp.asarray(plan.clients)
         if not alone:
-            index = jnp.maximum(plan.clients.reshape(-1), 0)
-            table = jax.tree.map(lambda v: v[index], table)  # noqa: B023 - used here and now
+            table = taken(table, jnp.ravel(plan.clients))
             rows = jnp.where(plan.clients < 0, -1, jnp.arange(plan.clients.size).reshape(plan.clients.shape))
         table, sums = train_group(program, group, state, data[group], plan, table, rows, key, sums)
         kept.append(table)
