@@ -36,10 +36,11 @@ def twin() -> tuple[Study, Study, tuple[float, ...]]:
         encoder="resnet8",
         width=8,
         client_optimizer="sgd",
-        evaluate_every=10,
-        checkpoint_every=20,
+        rounds=50,
+        evaluate_every=25,
+        checkpoint_every=50,
     )
-    return base, base.replace(seed=SEEDS), (0.1, 0.3, 1.0)
+    return base, base.replace(seed=SEEDS), (0.3, 1.0, 3.0)
 
 
 def worldcereal(archive: str) -> tuple[Study, Study, tuple[float, ...]]:

@@ -111,10 +111,15 @@ def open_archive(study: Study) -> archives.Archive:
     return build_clip.as_features(study, archive, model) if model else archive
 
 
-def open_federation(study: Study) -> Federation:
-    """Open a study's archive and deal it to clients, with the modalities, labels and owners that it asks for."""
+def open_federation(study: Study, archive: archives.Archive | None = None) -> Federation:
+    """Deal a study's archive to clients, with the modalities, labels and owners that it asks for.
+
+    Args:
+        study: the options.
+        archive: what :func:`open_archive` returned for the study; None to open it.
+    """
     federation = Federation.split(
-        open_archive(study),
+        archive or open_archive(study),
         study.partition,
         clients=study.clients,
         assignment=study.modality_assignment,

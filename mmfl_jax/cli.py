@@ -31,6 +31,8 @@ class Run:
     """Continue the run in --run-dir from its last checkpoint."""
     quiet: bool = False
     """Show no progress and no table."""
+    bounds: bool = False
+    """Run the two bounds too: all samples in one place (centralized), and each client alone (local)."""
     tensorboard: bool = False
     """Write TensorBoard files into the run directory."""
     compilation_cache: Path | None = None
@@ -46,6 +48,7 @@ def run(reference: str, arguments: list[str]) -> None:
 
     from mmfl_jax import runs
     from mmfl_jax.build import check
+    from mmfl_jax.report import result_table, write_report
     from mmfl_jax.runs import directory
     from mmfl_jax.simulation import Simulation
 
@@ -57,13 +60,13 @@ def run(reference: str, arguments: list[str]) -> None:
     if chosen.compilation_cache is not None:
         jax.config.update("jax_compilation_cache_dir", str(chosen.compilation_cache))
     directory.Writer(run_dir, study, chosen.resume)  # refuse before the archive is read
-    summary = runs.run(
-        Simulation(study), run_dir, resume=chosen.resume, quiet=chosen.quiet, tensorboard=chosen.tensorboard
-    )
+    simulation = Simulation(study)
+    summary = runs.run(simulation, run_dir, resume=chosen.resume, quiet=chosen.quiet, tensorboard=chosen.tensorboard)
+    if chosen.bounds:
+        summary = runs.run_bounds(simulation, run_dir, quiet=chosen.quiet)
+        write_report(run_dir)
     if not chosen.quiet:
         from rich.console import Console
-
-        from mmfl_jax.report import result_table
 
         Console().print(result_table(summary))
         print(f"report: {run_dir / 'report.html'}")

@@ -92,6 +92,18 @@ def test_summary_holds_what_is_promised(run_dir):
     assert len(summary["clients"]) == 4
 
 
+def test_bounds_stand_beside_the_run(study, folder, capsys):
+    path = folder / "bounded"
+    main(["run", study, "--run-dir", str(path), "--bounds", "--rounds", "1"])
+    summary = json.loads((path / "summary.json").read_text())
+    own = {name: json.loads((path / "bounds" / name / "summary.json").read_text()) for name in ("centralized", "local")}
+    assert summary["bounds"] == {name: found["evaluation"] for name, found in own.items()}
+    assert {found["communication"]["total_bytes"] for found in own.values()} == {0}
+    assert len({found["state_sha256"] for found in [summary, *own.values()]}) == 3
+    assert "bound: all samples in one place" in (path / "report.html").read_text()
+    assert "bound: local" in capsys.readouterr().out
+
+
 def test_a_class_that_nobody_has_does_no_harm(run_dir):
     summary = json.loads((run_dir / "summary.json").read_text())
     for scores in summary["evaluation"].values():

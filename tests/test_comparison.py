@@ -69,6 +69,32 @@ def test_only_pairs_count():
     assert paired_difference({0: 0.5}, {1: 0.25}) == {"mean": None, "low": None, "high": None, "n": 0}
 
 
+def test_many_configurations_have_a_figure_of_all_scores_and_lines_of_the_best(tmp_path):
+    runs = [make_run(tmp_path / f"m{i}", [0, i / 20], method=f"m{i}") for i in range(14)]
+    drawn = []
+
+    def note(figure, path):
+        labels = {text.get_text() for legend in figure.legends for text in legend.get_texts()}
+        ticks = [tick.get_text() for tick in figure.axes[0].get_yticklabels()]
+        drawn.append((path.name, labels, ticks))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mmfl_jax.report.figures.save", note)
+        report.write_comparison(runs, tmp_path / "c.png")
+    lines, scores = drawn[0], drawn[-1]
+    assert lines[0] == "c.png"
+    assert lines[1] == {f"m{i}" for i in range(2, 14)}
+    assert scores[0] == "c-scores.png"
+    assert scores[2] == [f"m{i}" for i in range(14)]
+
+
+def test_a_baseline_whose_name_several_rows_have_is_asked_by_directory(tmp_path):
+    runs = [make_run(tmp_path / f"{i}" / "mf", [0, 0.5], rate=i) for i in range(2)]
+    with pytest.raises(UserError, match="'mf' is the name of 2 rows; give the directory of a run"):
+        report.compare(runs, baseline="mf")
+    assert [row["against"] is None for row in report.compare(runs, baseline=str(runs[1]))] == [False, True]
+
+
 def test_rows_are_paired_by_seed_whatever_their_order(tmp_path):
     base = {0: 0.2, 1: 0.4, 2: 0.6}
     runs = [make_run(tmp_path / f"mf-seed{s}", [0, base[s]], seed=s, method="mf") for s in (0, 1, 2)]

@@ -361,6 +361,39 @@ def test_the_engine_needs_neither_rich_nor_matplotlib():
     assert done.stderr.splitlines()[-1] == "round 1/2 · Accuracy: s1 0.500"
 
 
+def test_progress_says_what_privacy_has_cost(capsys):
+    with report.RoundProgress(2) as progress:
+        progress.round({"round": 1, "loss": 1.0})
+        progress.evaluation(1, {"s1": {"accuracy": 0.5}}, epsilon=3.14159)
+    assert "· ε 3.14\n" in capsys.readouterr().err
+
+
+def test_bounds_and_privacy_are_shown(tmp_path):
+    from rich.console import Console
+
+    run = make_run(tmp_path / "study")
+    summary = json.loads((run / "summary.json").read_text())
+    summary["bounds"] = {
+        "centralized": {name: {"f1_micro": 0.9125} for name in SETS},
+        "local": {name: {"f1_micro": 0.0375} for name in ("s1", "s2")},
+    }
+    summary["privacy"] = {"epsilon": 2.5, "delta": 1e-5}
+    (run / "summary.json").write_text(json.dumps(summary))
+    page = report.write_report(run).read_text()
+    assert "bound: all samples in one place, s1+s2</em></td><td>0.912" in page
+    assert "bound: each client alone, s2</em></td><td>0.037" in page
+    assert "epsilon 2.5 at delta 1e-05" in page
+    with (tmp_path / "out.txt").open("w") as file:
+        console = Console(width=160, record=True, file=file)
+        console.print(report.result_table(summary))
+    text = console.export_text()
+    assert [text.count(f"bound: {name}") for name in ("centralized, s1+s2", "local, s1 ", "local, s2 ")] == [1, 1, 1]
+    summary["bounds"]["local"] = [0.1]
+    (run / "summary.json").write_text(json.dumps(summary))
+    with pytest.raises(UserError, match="bounds: local must hold"):
+        report.write_report(run)
+
+
 def test_quiet_progress_writes_nothing(capsys):
     progress_of(4, 1, quiet=True)
     assert capsys.readouterr() == ("", "")

@@ -8,11 +8,12 @@ import subprocess
 import sys
 
 import jax
+import numpy as np
 import pytest
 from federations import write_study
 from jax.experimental.compilation_cache import compilation_cache
 
-from mmfl_jax import Study
+from mmfl_jax import Study, archives
 from mmfl_jax.cli import main
 from mmfl_jax.errors import UserError
 from mmfl_jax.runs import Stopped, grid, loop, sweep, sweeps
@@ -226,6 +227,33 @@ def test_a_failed_run_does_not_lose_the_others(study, tmp_path, capsys, request)
     lines = err.splitlines()
     assert lines[-2] == "failed: batch_size=0-seed0: --batch-size must be positive, not 0"
     assert lines[-1] == "mmfl-jax: 1 of 2 runs failed, as told above; the same command tries them again"
+
+
+def test_images_are_read_once_for_all_runs_of_one_archive(monkeypatch):
+    opened, read = [], []
+
+    def open_archive(study):
+        opened.append(study.archive)
+        archive = archives.open("twin", samples=200, image_size=8, seed=study.seed)
+        own = archive.read
+        archive.read = lambda modality, indices: read.append((study.seed, modality)) or own(modality, indices)
+        return archive
+
+    monkeypatch.setattr("mmfl_jax.build.open_archive", open_archive)
+    kept = sweeps._Archives()
+    rows = np.array([5, 3, 3])
+    for _ in range(2):
+        for seed in (0, 1):
+            archive = kept.of(BASE.replace(seed=seed))
+            for m in ("s1", "s2"):
+                alone = archives.open("twin", samples=200, image_size=8, seed=seed).read(m, rows)
+                np.testing.assert_array_equal(archive.read(m, rows), alone)
+    assert len(opened) == 2
+    assert sorted(read) == [(seed, m) for seed in (0, 1) for m in ("s1", "s2")]
+    monkeypatch.setattr(sweeps, "_KEEP", archive.image_bytes)
+    assert kept.of(BASE.replace(seed=1)) is archive  # and the other has gone
+    kept.of(BASE.replace(seed=0))
+    assert len(opened) == 3
 
 
 def test_a_directory_that_the_sweep_did_not_make_is_kept(study, tmp_path, capsys):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import difflib
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -56,6 +57,11 @@ class Archive(abc.ABC):
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def image_bytes(self) -> int:
+        """Return the size of all images as float32."""
+        return 4 * len(self) * sum(math.prod(spec.shape) for spec in self.modalities.values())
 
     @abc.abstractmethod
     def read(self, modality: str, indices: np.ndarray) -> np.ndarray:
@@ -117,6 +123,23 @@ class Subset(Archive):
     def read(self, modality: str, indices: np.ndarray) -> np.ndarray:
         """Read from the archive that this is a part of."""
         return self._archive.read(modality, self._indices[self.checked(modality, indices)])
+
+
+class Kept(Archive):
+    """Show another archive, whose images are read once and kept in memory, a modality at its first use."""
+
+    def __init__(self, archive: Archive):
+        self._archive, self._images = archive, dict[str, np.ndarray]()
+        self.name, self.task, self.class_names = archive.name, archive.task, archive.class_names
+        self.modalities, self.labels, self.attributes = archive.modalities, archive.labels, archive.attributes
+        self.splits, self.notes = archive.splits, archive.notes
+
+    def read(self, modality: str, indices: np.ndarray) -> np.ndarray:
+        """Take rows of what is kept."""
+        indices = self.checked(modality, indices)
+        if modality not in self._images:
+            self._images[modality] = self._archive.read(modality, np.arange(len(self)))
+        return self._images[modality][indices]
 
 
 def random_subset(archive: Archive, samples: int | None, seed: int) -> Archive:

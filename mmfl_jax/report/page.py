@@ -23,7 +23,7 @@ from mmfl_jax.report.presentation import (
     shown_metrics,
 )
 from mmfl_jax.runs.record import RunRecord, read_run
-from mmfl_jax.runs.values import fused_set, is_number
+from mmfl_jax.runs.values import fused_set, is_number, ordered_sets
 
 _CAPTIONS = {
     "scores": "Scores of the global model on the test set, for each set of modalities it may see.",
@@ -39,6 +39,8 @@ _BASELINE = {
     "scores": " The dashed line is the best prediction that looks at no image.",
     "classes": " The dark mark is the best prediction that looks at no image.",
 }
+
+_BOUNDS = {"centralized": "all samples in one place", "local": "each client alone"}
 
 
 def write_report(run_dir: Path) -> Path:
@@ -111,7 +113,8 @@ def what_was_run(run: RunRecord) -> str:
     config = run.config
     clients = count_text(run.federation.get("clients_total") or len(run.federation["clients"]))
     parts = [
-        f"{config.get('algorithm') or 'Training'} on {config.get('archive') or 'an archive'}",
+        " under ".join(config[key] for key in ("method", "algorithm") if config.get(key)) or "Training",
+        f"on {config.get('archive') or 'an archive'}",
         f"modalities {', '.join(run.modalities)}" if run.modalities else "",
         f"{clients} clients" + (f" (partition {config['partition']})" if config.get("partition") else ""),
         f"modality assignment {config['modality_assignment']}" if config.get("modality_assignment") else "",
@@ -178,6 +181,10 @@ def _results(run: RunRecord) -> str:
         for name in run.evaluated_sets
         if name in run.evaluation
     ]
+    for bound, scores in (run.summary.get("bounds") or {}).items():
+        for name in [fused] if (fused := fused_set(run.evaluation)) in scores else ordered_sets(scores):
+            values = [score_text(scores[name].get(m)) for m in metrics]
+            rows.append([f"<em>bound: {_text(_BOUNDS.get(bound, bound))}, {_text(name)}</em>", *values])
     if run.baseline:
         rule = _text(run.baseline.get("rule") or "fixed prediction")
         rows.append([f"<em>baseline without images: {rule}</em>"] + [score_text(run.baseline.get(m)) for m in metrics])
@@ -238,7 +245,8 @@ def _new_classes(run: RunRecord) -> str:
 
 def _cost_table(run: RunRecord) -> str:
     cost, communication = run.summary.get("cost") or {}, run.summary.get("communication") or {}
-    waste = cost.get("padding_waste")
+    waste, privacy = cost.get("padding_waste"), run.summary.get("privacy") or {}
+    promised = " at ".join(f"{key} {privacy[key]:.3g}" for key in ("epsilon", "delta") if is_number(privacy.get(key)))
     rows = [
         ("Up, a client and round", scaled_text(communication.get("bytes_up_per_client"), "B")),
         ("Down, a client and round", scaled_text(communication.get("bytes_down_per_client"), "B")),
@@ -248,6 +256,7 @@ def _cost_table(run: RunRecord) -> str:
         ("Arithmetic of a round", scaled_text(cost.get("flops_per_round"), "FLOP")),
         ("Padding waste", f"{waste:.1%}" if is_number(waste) else MISSING),
         ("Peak memory", scaled_text(cost.get("peak_memory_bytes"), "B")),
+        ("Client-level privacy", promised or MISSING),
         ("Client updates left out as not finite", count_text(run.summary.get("skipped_clients"))),
     ]
     known = [(_text(label), _text(value)) for label, value in rows if value != MISSING]

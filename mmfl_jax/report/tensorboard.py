@@ -35,10 +35,10 @@ class TensorBoardWriter:
         """Write what was measured in a round, the numbers of one ``round`` line."""
         self._write(metrics["round"], {f"round/{key}": value for key, value in metrics.items() if key != "round"})
 
-    def evaluation(self, round: int, evaluation: Evaluation) -> None:
+    def evaluation(self, round: int, evaluation: Evaluation, epsilon: float | None = None) -> None:
         """Write scores by modality set, as ``evaluation/METRIC/SET`` so that the sets of a score stand together."""
         scores = {f"evaluation/{key}/{name}": v for name, s in evaluation.items() for key, v in s.items()}
-        self._write(round, scores)
+        self._write(round, scores | {"privacy/epsilon": epsilon})
         self._writer.flush()
 
     def close(self) -> None:

@@ -32,7 +32,7 @@ class RoundProgress:
     def __init__(self, total_rounds: int, first_round: int = 0, quiet: bool = False):
         self._total, self._done, self._quiet = total_rounds, first_round, quiet
         self._metrics: Mapping[str, Any] = {}
-        self._score = ""
+        self._score = self._privacy = ""
         self._started: tuple[float, int] | None = None
         self._last_line = time.monotonic()
         self._bar: Any = None if quiet else _terminal_bar(total_rounds)
@@ -63,13 +63,15 @@ class RoundProgress:
         elif now - self._last_line > HEARTBEAT:
             self._line(self._note())
 
-    def evaluation(self, round: int, evaluation: Evaluation) -> None:
+    def evaluation(self, round: int, evaluation: Evaluation, epsilon: float | None = None) -> None:
         """Show the scores of an evaluation.
 
         Args:
           round: the round after which it was made, 0 before training.
           evaluation: scores by modality set.
+          epsilon: what the rounds so far have cost, where the algorithm promises privacy.
         """
+        self._privacy = "" if epsilon is None else f"ε {epsilon:.3g}"
         metric, fused = next(iter(main_metrics(evaluation)), None), fused_set(evaluation)
         if metric is None or fused is None:
             return
@@ -88,6 +90,8 @@ class RoundProgress:
             parts = [f"loss {as_float(self._metrics.get('loss')):.4f}"]
         if score or self._score:
             parts.append(score or self._score)
+        if self._privacy:
+            parts.append(self._privacy)
         if is_number(self._metrics.get("seconds")):
             parts.append(f"{seconds_text(self._metrics['seconds'])}/round")
         left = self._seconds_left()
@@ -128,10 +132,10 @@ def _terminal_bar(total_rounds: int) -> Any:
 
 
 def result_table(summary: Mapping[str, Any]) -> Table:
-    """Return the final scores as a table: a row for each modality set and one for the baseline.
+    """Return the final scores as a table: a row for each modality set, the bounds and the baseline.
 
     Args:
-      summary: the contents of ``summary.json``, with ``evaluation`` and, where known, ``baseline``.
+      summary: the contents of ``summary.json``, with ``evaluation`` and, where known, ``bounds`` and ``baseline``.
     """
     from rich.table import Table
     from rich.text import Text
@@ -148,6 +152,11 @@ def result_table(summary: Mapping[str, Any]) -> Table:
         table.add_row(Text(name), *cells, style="bold" if name == fused else None)
     if privacy := summary.get("privacy"):
         table.caption = f"client-level privacy: epsilon {privacy['epsilon']:.3g} at delta {privacy['delta']:.3g}"
+    for name, scores in (summary.get("bounds") or {}).items():
+        best = scores.get(fused or "", {})
+        for held in [fused] if best else ordered_sets(scores):
+            bound = Text(f"bound: {name}, {held}")
+            table.add_row(bound, *(score_text(scores[held].get(metric)) for metric in metrics), style="dim")
     if baseline:
         rule = Text(f"baseline: {baseline.get('rule') or 'fixed prediction'}")
         table.add_row(rule, *(score_text(baseline.get(metric)) for metric in metrics), style="dim")

@@ -4,11 +4,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mmfl_jax.runs.bounds import run_bounds
     from mmfl_jax.runs.loop import Stopped, load, run, versions
     from mmfl_jax.runs.record import RunRecord, read_run
     from mmfl_jax.runs.sweeps import sweep
 
-__all__ = ["RunRecord", "Stopped", "load", "read_run", "run", "sweep", "versions"]
+__all__ = ["RunRecord", "Stopped", "load", "read_run", "run", "run_bounds", "sweep", "versions"]
 
 _HOMES = {
     "RunRecord": "record",
@@ -16,6 +17,7 @@ _HOMES = {
     "load": "loop",
     "read_run": "record",
     "run": "loop",
+    "run_bounds": "bounds",
     "sweep": "sweeps",
     "versions": "loop",
 }

@@ -164,10 +164,11 @@ class _Loop:
             self.scores, self.scored = self.simulation.evaluate(), number
         except Diverged as error:
             raise self._diverged(number, str(error)) from None
-        self.writer.line("evaluation", round=number, evaluation=self.scores)
+        privacy = self.simulation.privacy() or {}
+        self.writer.line("evaluation", round=number, evaluation=self.scores, **privacy)
         for listener in (self.progress, self.board):
             if listener is not None:
-                listener.evaluation(number, self.scores)
+                listener.evaluation(number, self.scores, privacy.get("epsilon"))
 
     def _diverged(self, number: int, what: str) -> Diverged:
         last = f", the last finite scores are of round {self.scored}" if self.scores else ""

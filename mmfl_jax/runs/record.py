@@ -202,9 +202,12 @@ def _is_client(client: Any, classes: int) -> bool:
 
 def _read_summary(path: Path) -> dict[str, Any]:
     summary = _read_object(path)
-    for field in ("evaluation", "baseline", "communication", "cost", "privacy", "versions", "archive"):
+    for field in ("evaluation", "baseline", "communication", "cost", "privacy", "bounds", "versions", "archive"):
         if not isinstance(summary.get(field) or {}, dict):
             raise UserError(f"{path}: {field} must be an object, found {type(summary[field]).__name__}")
+    for name, scores in (summary.get("bounds") or {}).items():
+        if not _is_evaluation(scores):
+            raise UserError(f"{path}: bounds: {name} must hold an object of scores for each modality set")
     if not _is_evaluation(summary.get("evaluation") or {}):
         raise UserError(f"{path}: evaluation must hold an object of scores for each modality set")
     return summary

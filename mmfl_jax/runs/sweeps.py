@@ -7,6 +7,7 @@ import shutil
 import signal
 import sys
 import time
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,8 @@ from typing import Any
 
 import jax
 
+from mmfl_jax import methods
+from mmfl_jax.archives.base import Archive, Kept
 from mmfl_jax.errors import UserError
 from mmfl_jax.runs.directory import (
     CHECKPOINTS,
@@ -31,6 +34,8 @@ from mmfl_jax.study import Study
 #: Files of a sweep beside its runs.
 COMPARISON, CACHE = "comparison", "cache"
 _CACHE_OPTIONS = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+#: Bytes of images that a sweep keeps in memory from run to run, and the fields that decide which they are.
+_KEEP, _ARCHIVE = 1 << 30, ("archive", "modalities", "image_size", "samples", "bands", "resampling", "seed")
 # What a run that was killed before its first checkpoint has written.
 _BEGUN = {CHECKPOINTS, CONFIG, FEDERATION, METRICS, SUMMARY, PREDICTIONS}
 
@@ -57,11 +62,11 @@ def sweep(
     """
     failed: dict[str, list[str]] = {}
     finished = []
-    progress = _Progress(len(studies), quiet)
+    progress, opened = _Progress(len(studies), quiet), _Archives()
     with _compiled_kept(output / CACHE):
         for number, study in enumerate(studies, start=1):
             try:
-                _run(study, output / study.name, number, progress)
+                _run(study, output / study.name, number, progress, opened)
                 finished.append(output / study.name)
             except UserError as error:
                 failed.setdefault(" ".join(str(error).split()), []).append(study.name)
@@ -77,7 +82,7 @@ def sweep(
     return rows
 
 
-def _run(study: Study, run_dir: Path, number: int, progress: _Progress) -> None:
+def _run(study: Study, run_dir: Path, number: int, progress: _Progress, opened: _Archives) -> None:
     """Run a study to its end, from where it stands."""
     if (run_dir / SUMMARY).exists():
         check_same_study(run_dir, study)
@@ -85,14 +90,22 @@ def _run(study: Study, run_dir: Path, number: int, progress: _Progress) -> None:
         if done != study.rounds:
             raise UserError(f"{run_dir} has finished with rounds {done}, not {study.rounds}; sweep in a new directory")
         return
+    from mmfl_jax.build import check, open_federation
     from mmfl_jax.simulation import Simulation
 
+    check(study)
     # Orbax renames a folder to the round's number when all is in it.
     saved = [int(path.name) for path in (run_dir / CHECKPOINTS).glob("*") if path.name.isdecimal()]
     if not saved:
         _clear(run_dir)
     progress.begin(number, study.name, max(saved, default=0))
-    run(Simulation(study), run_dir, resume=bool(saved), quiet=progress.no_rounds, report=False)
+    run(
+        Simulation(study, open_federation(study, opened.of(study))),
+        run_dir,
+        resume=bool(saved),
+        quiet=progress.no_rounds,
+        report=False,
+    )
     progress.end(number, study.name)
 
 
@@ -151,6 +164,31 @@ def _compiled_kept(folder: Path) -> Iterator[None]:
         for option, value in before.items():
             jax.config.update(option, value)
         compilation_cache.reset_cache()
+
+
+class _Archives:
+    """Hold the archives of the last runs with their images, so that a sweep reads or draws each once."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[tuple[Any, ...], Kept] = OrderedDict()
+
+    def of(self, study: Study) -> Archive:
+        """Return the archive of a study, kept while its images and the others' fit into ``_KEEP``."""
+        from mmfl_jax.build import open_archive
+
+        if methods.find(study.method).on_features:  # which are kept on disk
+            return open_archive(study)
+        key = tuple(getattr(study, field) for field in _ARCHIVE)
+        kept = self._kept.pop(key, None)
+        if kept is None:
+            archive = open_archive(study)
+            if archive.image_bytes > _KEEP:
+                return archive
+            kept = Kept(archive)
+        self._kept[key] = kept
+        while sum(other.image_bytes for other in self._kept.values()) > _KEEP:
+            self._kept.popitem(last=False)
+        return kept
 
 
 class _Progress:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 # Okabe and Ito's palette.
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#444444", "#8C6D31")
 _DASHES = ("-", (0, (5, 2)), (0, (1, 1.2)), (0, (6, 2, 1, 2)))
+# Lines that can be told apart; of more configurations the best are drawn as lines, and all as final scores.
+_MOST_LINES = 12
 #: By what scores are drawn against: the axis' words, and what the file's name ends with.
 _AXES = {
     "rounds": ("round", ""),
@@ -32,9 +34,12 @@ def write_comparison(
 ) -> list[Path]:
     """Write figures of score against rounds, bytes and simulated time: lines, and bands of one standard deviation.
 
+    Of more than 12 configurations the best 12 are drawn, and a further figure has the final scores of all.
+
     Args:
       run_dirs: run directories.
-      output: the PNG file against rounds; the others, where runs know them, end with ``-bytes`` and ``-time``.
+      output: the PNG file against rounds; the others, where runs know them, end with ``-bytes``, ``-time`` and
+        ``-scores``.
       over: the fields to average over, and whose spread is drawn.
       folds: fields to average over first.
 
@@ -58,6 +63,10 @@ def write_comparison(
             written.append(path)
         elif against == "rounds":
             raise UserError(f"{run_dirs[0]}: no run has an evaluation to compare")
+    if len(groups) > _MOST_LINES:
+        written.append(output.with_name(f"{output.stem}-scores{output.suffix}"))
+        if (figure := figures.styled(_draw_final, groups)) is not None:
+            figures.save(figure, written[-1])
     return written
 
 
@@ -77,16 +86,59 @@ def _draw(groups: Sequence[Group], against: str) -> Figure | None:
     if not metrics or not sets:
         return None
     names = labels(groups)
+    chosen = _best(groups, sets, metrics) if len(groups) > _MOST_LINES else list(range(len(groups)))
     figure = Figure(figsize=(max(3.1 * len(sets), 5), 2.6 * len(metrics) + 0.5), layout="constrained")
     panels = figure.subplots(len(metrics), len(sets), squeeze=False, sharex=True, sharey="row")
     for row, metric in zip(panels, metrics):
         for panel, name in zip(row, sets):
-            for position, group in enumerate(groups):
-                _draw_group(panel, group, (name, metric), against, position, names[position])
+            for style, position in enumerate(chosen):
+                _draw_group(panel, groups[position], (name, metric), against, style, names[position])
             dress(panel, f"{METRICS[metric]}, {name}", _AXES[against][0] if metric == metrics[-1] else "")
             if against != "rounds":
                 _name_ticks(panel, against)
-    legend_above(figure, panels[0][0], columns=max(1, int(figure.get_figwidth() * 12 / (max(map(len, names)) + 6))))
+    longest = max(len(names[position]) for position in chosen)
+    legend_above(figure, panels[0][0], columns=max(1, int(figure.get_figwidth() * 12 / (longest + 6))))
+    if len(chosen) < len(groups):
+        figure.supxlabel(f"the best {len(chosen)} of {len(groups)}", fontsize="small", ha="right", x=0.99)
+    return figure
+
+
+def _final(group: Group, name: str, metric: str) -> dict[str, Any]:
+    """Return the mean and deviation of a group's final score over its units."""
+    return statistic([mean([run.evaluation.get(name, {}).get(metric) for run in unit.runs]) for unit in group.units])
+
+
+def _best(groups: Sequence[Group], sets: Sequence[str], metrics: Sequence[str]) -> list[int]:
+    """Return the positions of the groups of the best final score of the modalities together, in their own order."""
+    score = lambda position: _final(groups[position], sets[-1], metrics[0])["mean"] or 0.0
+    return sorted(sorted(range(len(groups)), key=score, reverse=True)[:_MOST_LINES])
+
+
+def _draw_final(groups: Sequence[Group]) -> Figure:
+    """Draw the final scores of many configurations: a row each, the best on top; a column for each modality set."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    from mmfl_jax.report.figures import dress
+
+    runs = [run for group in groups for run in group.runs]
+    metric = main_metrics({str(i): scores for i, run in enumerate(runs) for scores in run.evaluation.values()})[0]
+    sets = shown_sets(ordered_sets((name for run in runs for name in run.evaluated_sets), runs[0].modalities))
+    names = labels(groups)
+    order = sorted(range(len(groups)), key=lambda i: _final(groups[i], sets[-1], metric)["mean"] or 0.0)
+    size = (3.1 * len(sets) + 0.08 * max(map(len, names)), 0.19 * len(groups) + 0.9)
+    figure = Figure(figsize=size, layout="constrained")
+    panels = figure.subplots(1, len(sets), squeeze=False, sharey=True)[0]
+    for panel, name in zip(panels, sets):
+        for height, position in enumerate(order):
+            final = _final(groups[position], name, metric)
+            if final["mean"] is not None:
+                panel.errorbar(final["mean"], height, xerr=final["std"], fmt="o", color=_COLORS[0], markersize=4)
+        dress(panel, f"{METRICS[metric]}, {name}", "mean and standard deviation" if panel is panels[0] else "")
+        panel.xaxis.set_major_locator(MaxNLocator(5))
+        panel.grid(axis="both")
+    panels[0].set_yticks(range(len(order)), [names[position] for position in order])
+    panels[0].set_ylim(-0.7, len(order) - 0.3)
     return figure
 
 

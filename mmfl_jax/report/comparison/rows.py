@@ -89,8 +89,14 @@ def _baseline(groups: Sequence[Group], name: str | None) -> int:
     if name is None:
         return 0
     for position, group in enumerate(groups):
-        if name == group.name:
+        if Path(name).resolve() in {run.path.resolve() for run in group.runs}:
             return position
+    named = [position for position, group in enumerate(groups) if name == group.name]
+    if len(named) > 1:
+        runs = ", ".join(str(groups[position].runs[0].path) for position in named)
+        raise UserError(f"--baseline {name!r} is the name of {len(named)} rows; give the directory of a run: {runs}")
+    if named:
+        return named[0]
     asked = Path(name).name
     for position, group in enumerate(groups):
         if asked in {run.path.resolve().name for run in group.runs}:
