@@ -26,7 +26,7 @@ from mmfl_jax.models import Template, drawn
 from mmfl_jax.models.clip.prompts import BRANCHES
 from mmfl_jax.models.fusion import FUSIONS
 from mmfl_jax.models.normalization import MOMENTS, NORMS, PLACES
-from mmfl_jax.models.scopes import PRIVATE, scope
+from mmfl_jax.models.scopes import is_private
 from mmfl_jax.objectives.infonce import SOURCES
 from mmfl_jax.objectives.losses import CALIBRATIONS, task_loss
 from mmfl_jax.ops.whitening import METHODS
@@ -228,7 +228,7 @@ def program_of(
 def _check_private(program: Program, words: tuple[str, ...]) -> None:
     names = {name for template in program.templates for name in (*template.params, *template.stats)}
     for word in words:
-        if not any(scope(name, [word]) == PRIVATE for name in names):
+        if not any(is_private(name, [word]) for name in names):
             raise UserError(f"--private {word!r} is in no variable's name; words are such as norm or head")
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from mmfl_jax.errors import UserError
 from mmfl_jax.federation.draws import Stream
-from mmfl_jax.federation.participation import Cohort, Participation, read_participation, sample_cohort
+from mmfl_jax.federation.participation import CohortRule, Participation, read_participation, sample_cohort
 
 
 def federation(clients=60):
@@ -144,12 +144,12 @@ def test_a_stragglers_steps_do_not_depend_on_who_else_came():
 @pytest.mark.parametrize(
     ("reference", "expected"),
     [
-        ("all", Cohort("all")),
-        ("0.1", Cohort("share", 0.1)),
-        ("1e-3", Cohort("share", 1e-3)),
-        ("100", Cohort("number", 100)),
-        ("1", Cohort("number", 1)),
-        ("per-group:5", Cohort("per-group", 5)),
+        ("all", CohortRule("all")),
+        ("0.1", CohortRule("share", 0.1)),
+        ("1e-3", CohortRule("share", 1e-3)),
+        ("100", CohortRule("number", 100)),
+        ("1", CohortRule("number", 1)),
+        ("per-group:5", CohortRule("per-group", 5)),
     ],
 )
 def test_references(reference, expected):

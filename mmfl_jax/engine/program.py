@@ -15,7 +15,7 @@ from mmfl_jax.algorithms import Algorithm
 from mmfl_jax.engine.augment import Augmentation
 from mmfl_jax.engine.state import Kept, ServerState
 from mmfl_jax.models import Template, Variables, frozen_values, values
-from mmfl_jax.models.scopes import PRIVATE, scope
+from mmfl_jax.models.scopes import is_private
 from mmfl_jax.objectives.objective import Objective
 
 Array = jax.Array
@@ -80,7 +80,7 @@ class Program:
 
     def is_private(self, name: str) -> bool:
         """Return whether the variable stays with its client."""
-        return scope(name, self.private) == PRIVATE
+        return is_private(name, self.private)
 
     def sent(self, group: int) -> tuple[list[str], list[str]]:
         """Return the names of parameters and of statistics that clients of ``group`` exchange with the server."""

@@ -246,8 +246,3 @@ def pooled(federation: Federation) -> Federation:
         name = ("all of " + "+".join(group.modalities),)
         groups.append(dataclasses.replace(group, names=name, ids=np.array([number]), offsets=offsets))
     return dataclasses.replace(federation, groups=tuple(groups))
-
-
-def label_counts(archive: Archive, samples: np.ndarray) -> np.ndarray:
-    """Return ``[classes + 1]`` numbers of samples with each class, then of all samples."""
-    return np.concatenate([_count(archive, archive.labels[samples]), [len(samples)]])

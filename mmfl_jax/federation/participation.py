@@ -19,7 +19,7 @@ from mmfl_jax.federation.federation import Federation
 FORMS = "all, a share such as 0.1, a number such as 100, or per-group:NUMBER"
 
 
-class Cohort(NamedTuple):
+class CohortRule(NamedTuple):
     """Say how a cohort is drawn: ``kind`` is all, share, number or per-group."""
 
     kind: str
@@ -36,7 +36,7 @@ def sample_cohort(clients: int, cohort: int, seed: int, round_number: int) -> np
     return np.sort(generator(seed, Stream.COHORT, round_number).choice(clients, cohort, replace=False))
 
 
-def read_participation(reference: str) -> Cohort:
+def read_participation(reference: str) -> CohortRule:
     """Return how a cohort is drawn.
 
     Args:
@@ -48,19 +48,19 @@ def read_participation(reference: str) -> Cohort:
       UserError: for anything else.
     """
     if reference == "all":
-        return Cohort("all")
+        return CohortRule("all")
     text = reference.removeprefix("per-group:")
     if text.isascii() and text.isdigit():
         if int(text) == 0:
             raise UserError(f"--participation {reference!r} is nobody; {FORMS}")
-        return Cohort("number" if text == reference else "per-group", int(text))
+        return CohortRule("number" if text == reference else "per-group", int(text))
     try:
         share = float(reference)
     except ValueError:
         raise UserError(f"--participation {reference!r} is unknown; one of {FORMS}") from None
     if not 0 < share <= 1:
         raise UserError(f"--participation {reference!r}: a share is above 0 and at most 1, a number is whole, above 0")
-    return Cohort("share", share)
+    return CohortRule("share", share)
 
 
 def _check_share(option: str, value: float, *, below_one: bool = False) -> None:
@@ -83,7 +83,7 @@ class Participation:
       seed: of every draw.
     """
 
-    cohort: Cohort
+    cohort: CohortRule
     groups: tuple[np.ndarray, ...]
     dropout: float = 0.0
     stragglers: float = 0.0

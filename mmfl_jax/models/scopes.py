@@ -1,27 +1,16 @@
-"""The scope of each variable: who averages it."""
+"""The scope of a variable: which variables stay with their client. All others go to the holders' average."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mmfl_jax.models.multimodal import UNIFIED
 
-SHARED = "shared"
-PRIVATE = "private"
-
-
-def scope(name: str, private: Sequence[str] = ()) -> str:
-    """Return ``shared``, ``private``, or the modality over whose holders the variable is averaged.
+def is_private(name: str, words: Sequence[str]) -> bool:
+    """Return whether a variable stays with the client.
 
     Args:
       name: of the variable, such as ``encoders/s1/stem/kernel``.
-      private: words; a variable stays with the client if one of them is in the name of a module it belongs to.
-        ``*`` is every variable, ``norm`` gives FedBN (Li et al., ICLR 2021), ``head`` personal heads (Arivazhagan et
-        al., 2019).
+      words: a variable is private if one of them is in the name of a module it belongs to. ``*`` is every variable,
+        ``norm`` gives FedBN (Li et al., ICLR 2021), ``head`` personal heads (Arivazhagan et al., 2019).
     """
-    parts = name.split("/")
-    if "*" in private or any(word in part for word in private for part in parts[:-1]):
-        return PRIVATE
-    if parts[0] in ("encoders", "projectors", "heads") and parts[1] != UNIFIED:
-        return parts[1]
-    return SHARED
+    return "*" in words or any(word in part for word in words for part in name.split("/")[:-1])
