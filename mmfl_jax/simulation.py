@@ -79,12 +79,11 @@ class Simulation:
         self.repeats = int(max(s.max() for s in self._steps)) if algorithm.pooled else 1
         if algorithm.pooled:
             self._steps = [np.ones_like(s) for s in self._steps]
+        # Samples in one place neither drop out nor lag.
+        dropout, stragglers = (0.0, 0.0) if algorithm.pooled else (study.dropout, study.stragglers)
+        who = "all" if algorithm.pooled else study.participation
         self._participation = Participation.of(
-            self._clients,
-            "all" if algorithm.pooled else study.participation,
-            dropout=study.dropout,
-            stragglers=study.stragglers,
-            seed=study.seed,
+            self._clients, who, dropout=dropout, stragglers=stragglers, seed=study.seed
         )
         sampling = sampling_of(self._participation)
         self.program, make = program_of(study, self._clients, algorithm, make_model, self.repeats, sampling or 1.0)

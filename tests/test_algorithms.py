@@ -313,6 +313,14 @@ def test_corrected_clients_reach_the_pooled_optimum_and_fedavg_does_not(algorith
     assert apart > 0.05 if algorithm == "fedavg" else apart < 1e-3
 
 
+def test_samples_in_one_place_neither_drop_out_nor_lag():
+    sims = [engine(problem(), "centralized", dropout=chance, stragglers=chance) for chance in (0.0, 0.9)]
+    for sim in sims:
+        sim.run_round()
+    assert sims[0].digest() == sims[1].digest()
+    assert sims[0].cohort(0).members[0].tolist() == [0]
+
+
 def test_ifca_equals_the_papers_equations():
     sim = engine(problem(), "ifca:clusters=3:deviation=0.5", participation="4")
     models = jax.tree.map(lambda x: np.array(x, np.float64), sim.state.algorithm)
