@@ -5,13 +5,19 @@ from __future__ import annotations
 import abc
 import difflib
 import math
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from mmfl_jax.errors import UserError
+
+# Attributes that say which place or patch a sample shows.
+PLACES = ("place", "patch_id")
+FILL = 9e36
+"""Numbers this large and larger are fill values, no measurements: netCDF writes 9.97e36, GDAL -3.4e38, others 1e38."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,7 @@ class Archive(abc.ABC):
         attributes: name to [samples] of strings or numbers.
         splits: [samples] of ``train``, ``validation`` or ``test`` where the archive has an official split, else None.
         notes: what else ``describe`` says, such as how many patches were left out and why.
+        copies: [samples] numbers, equal where samples are the same images; None where that is not known.
     """
 
     name: str
@@ -54,6 +61,7 @@ class Archive(abc.ABC):
     attributes: dict[str, np.ndarray]
     splits: np.ndarray | None
     notes: dict[str, Any]
+    copies: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -79,8 +87,27 @@ class Archive(abc.ABC):
         """
 
     def attribute(self, name: str) -> np.ndarray:
-        """Return one attribute of every sample, [samples]; raise UserError that lists those there are."""
-        return self.attributes[choose(name, self.attributes, f"attribute of archive {self.name}")]
+        """Return one attribute of every sample, [samples].
+
+        Raises:
+            UserError: no such attribute (lists those there are), or a sample without a value.
+        """
+        values = self.attributes[choose(name, self.attributes, f"attribute of archive {self.name}")]
+        if (row := first_missing(values)) is not None:
+            raise UserError(f"attribute {name!r} of archive {self.name}: sample {row} has none ({values[row]!r})")
+        return values
+
+    def absent(self, modality: str) -> np.ndarray | None:
+        """Return [samples] whether a sample has no value of a modality; None where only its images could tell."""
+        return None
+
+    def same(self) -> Iterator[tuple[str, np.ndarray]]:
+        """Yield what a test split must not tear apart: a name, and [samples] values, equal where samples belong."""
+        for name in PLACES:
+            if name in self.attributes:
+                yield name, self.attribute(name)
+        if self.copies is not None:
+            yield "images", self.copies
 
     def describe(self) -> dict[str, Any]:
         """Return what the archive holds, small enough for JSON."""
@@ -119,10 +146,16 @@ class Subset(Archive):
         self.attributes = {name: values[self._indices] for name, values in archive.attributes.items()}
         self.splits = None if archive.splits is None else archive.splits[self._indices]
         self.notes = archive.notes | {"subset_of": len(archive)}
+        self.copies = None if archive.copies is None else archive.copies[self._indices]
 
     def read(self, modality: str, indices: np.ndarray) -> np.ndarray:
         """Read from the archive that this is a part of."""
         return self._archive.read(modality, self._indices[self.checked(modality, indices)])
+
+    def absent(self, modality: str) -> np.ndarray | None:
+        """Ask the archive that this is a part of."""
+        absent = self._archive.absent(modality)
+        return None if absent is None else absent[self._indices]
 
 
 class Kept(Archive):
@@ -132,7 +165,11 @@ class Kept(Archive):
         self._archive, self._images = archive, dict[str, np.ndarray]()
         self.name, self.task, self.class_names = archive.name, archive.task, archive.class_names
         self.modalities, self.labels, self.attributes = archive.modalities, archive.labels, archive.attributes
-        self.splits, self.notes = archive.splits, archive.notes
+        self.splits, self.notes, self.copies = archive.splits, archive.notes, archive.copies
+
+    def absent(self, modality: str) -> np.ndarray | None:
+        """Ask the archive whose images are kept."""
+        return self._archive.absent(modality)
 
     def read(self, modality: str, indices: np.ndarray) -> np.ndarray:
         """Take rows of what is kept."""
@@ -166,6 +203,25 @@ def choose_modalities(wanted: Sequence[str] | None, known: Iterable[str], archiv
     if not names or len(set(names)) != len(names):
         raise UserError(f"modalities {list(names)}: name each modality once, at least one of: {', '.join(known)}")
     return names
+
+
+def check_modality(name: str, archive: str) -> None:
+    """Raise UserError for a name that cannot stand in options, lists of sets and names of variables."""
+    if not re.fullmatch(r"[\w.-]+", name):
+        raise UserError(f"{archive}: modality {name!r}; names are made of letters, digits, '_', '-' and '.', as in s1")
+
+
+def first_missing(values: np.ndarray) -> int | None:
+    """Return the first row without a value (None, NaN, no date, an empty text), None where all have one."""
+    if values.dtype.kind == "O":
+        missing = np.array([v is None or v != v or not str(v).strip() for v in values.tolist()], bool)
+    elif values.dtype.kind == "U":
+        missing = np.char.strip(values) == ""
+    elif values.dtype.kind in "fmM":
+        missing = ~np.isfinite(values)
+    else:
+        return None
+    return int(missing.argmax()) if missing.any() else None
 
 
 def _counts(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
