@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from mmfl_jax.archives import bigearthnet_nomenclature as nomenclature
-from mmfl_jax.archives.base import Archive, ModalitySpec, choose_modalities
+from mmfl_jax.archives.base import FILL, Archive, ModalitySpec, choose_modalities
 from mmfl_jax.archives.bigearthnet_trees import THREADS, PatchTable, scan_v1, scan_v2
 from mmfl_jax.archives.resampling import resize
 from mmfl_jax.errors import UserError
@@ -52,10 +52,12 @@ class BigEarthNet(Archive):
             "country": np.array(table.country),
             "season": np.array(table.season),
             "patch_id": np.array(table.patch_id),
+            "place": np.array(table.place),
         }
         self.splits = None if table.split is None else np.array(table.split)
         self.notes = {"path": str(directory), **table.notes}
         self._folders, self._resampling = table.folders, resampling
+        self._missing: dict[str, int] = {}
 
     def read(self, modality: str, indices: np.ndarray) -> np.ndarray:
         """Read and resample the bands of the patches, several files at a time."""
@@ -65,11 +67,15 @@ class BigEarthNet(Archive):
         spec, folders = self.modalities[modality], self._folders[modality]
         images = np.empty((len(indices), *spec.shape), np.float32)
 
+        missing: dict[str, int] = {}
+
         def fill(place: int) -> None:
             folder = folders[indices[place]]
             for number, band in enumerate(spec.channels):
                 path = os.path.join(folder, f"{os.path.basename(folder)}_{band}.tif")
                 pixels = read_band(path, nomenclature.BAND_SIZES[band])
+                if count := int(np.isnan(pixels).sum()):
+                    missing[path] = count
                 images[place, ..., number] = resize(pixels, spec.shape[:2], self._resampling)
 
         # Only pixels are used, so where a file lies on Earth does not matter. Set here and not in the threads:
@@ -77,6 +83,15 @@ class BigEarthNet(Archive):
         with warnings.catch_warnings(), ThreadPoolExecutor(THREADS) as pool:
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             list(pool.map(fill, range(len(indices))))
+        if new := {path: count for path, count in missing.items() if path not in self._missing}:
+            self._missing.update(new)
+            self.notes["missing_pixels"] = {"files": len(self._missing), "pixels": sum(self._missing.values())}
+            first, count = next(iter(new.items()))
+            warnings.warn(
+                f"{len(new)} files have pixels that are no measurements (NaN, infinite or fill values) and count as "
+                f"missing, first {first} with {count}",
+                stacklevel=2,
+            )
         return images
 
 
@@ -92,21 +107,34 @@ def specify(modality: str, image_size: int, bands: int) -> ModalitySpec:
 
 
 def read_band(path: str, size: int) -> np.ndarray:
-    """Read one band as float32 [size, size]; raise UserError where it is missing, damaged or of another size."""
+    """Read one band as float32 [size, size]; NaN for pixels that are infinite, NaN or fill values.
+
+    Raises:
+        UserError: a file that is missing, damaged, of another size, of several bands or of complex numbers.
+    """
     import rasterio
-    from rasterio.errors import RasterioError
 
     try:
         # Without this GDAL lists the folder of every file, in search of side files.
         with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"), rasterio.open(path) as file:
             if file.shape != (size, size):
                 raise UserError(f"{path}: {file.height} x {file.width} pixels, this band has {size} x {size}")
-            return file.read(1).astype(np.float32)
-    except RasterioError as error:
+            if file.count != 1:
+                raise UserError(f"{path}: {file.count} bands in the file, this is of one band")
+            if np.dtype(file.dtypes[0]).kind not in "uif":
+                raise UserError(f"{path}: pixels are {file.dtypes[0]}; real numbers are needed")
+            pixels = file.read(1)
+    except UserError:
+        raise
+    except Exception as error:  # GDAL has many ways to fail on damaged bytes
         if not os.path.exists(path):
             raise UserError(f"{path}: no such file; the patch lacks this band") from None
         reason = " ".join(str(error.__cause__ or error).split())
         raise UserError(f"{path}: cannot be read as a GeoTIFF, damaged or cut short ({reason})") from error
+    if pixels.dtype.kind != "f":
+        return pixels.astype(np.float32)
+    # Neither NaN nor what is too large to be measured is in the archive as published: missing, and counted.
+    return np.where(np.abs(pixels) < np.float64(FILL), pixels, np.nan).astype(np.float32)
 
 
 Scan = Callable[[Path, dict[str, Path]], PatchTable]
@@ -114,7 +142,7 @@ Scan = Callable[[Path, dict[str, Path]], PatchTable]
 
 def _look(directory: Path) -> tuple[dict[str, Path], Scan]:
     """Return the folder of each modality and the function that scans this version of the archive."""
-    if not directory.is_dir():
+    if not os.path.isdir(directory):
         raise UserError(f"{directory}: no such folder; bigearthnet:DIR needs the one that holds the archive")
     versions: dict[Scan, dict[str, str]] = {
         scan_v1: {"s1": "BigEarthNet-S1-v1.0", "s2": "BigEarthNet-v1.0"},

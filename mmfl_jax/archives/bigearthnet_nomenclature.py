@@ -90,6 +90,14 @@ DROPPED = (
 )
 """CORINE classes of v1 that no one of the 19 takes in."""
 
+_DATE, _TILE, _PLACE = r"\d{4}(?:0[1-9]|1[0-2])[0-3]\dT\d+", r"\d{2}[A-Z]{3}", r"\d{1,3}_\d{1,3}"
+NAMES = {
+    "s1": rf"S1[A-D]_IW_GRDH_1SDV_{_DATE}_{_TILE}_{_PLACE}",
+    "s2": rf"S2[A-D]_MSIL2A_{_DATE}_N\d{{4}}_R\d{{3}}_T{_TILE}_{_PLACE}",
+    "s2_v1": rf"S2[A-D]_MSIL2A_{_DATE}_{_PLACE}",
+}
+"""What patches are called; Sentinel-2's otherwise in v1."""
+
 SEASONS = ("winter", "spring", "summer", "autumn")
 """Of December to February, March to May, June to August, September to November."""
 
@@ -110,6 +118,7 @@ _TILES = {
     "Finland": "34VDM 34VDN 34VDR 34VER 34WFS 34WFT 34WFU 34WFV 35VLG 35VLJ 35VNH 35VNJ 35VNK 35VNL 35VPJ 35VPK "
     "35WPN 35WPP 35WPR 36VVQ 36VVR",
 }
+COUNTRIES = (*_TILES, "Kosovo", "Luxembourg")
 _COUNTRY_OF_TILE = {tile: country for country, tiles in _TILES.items() for tile in tiles.split()}
 
 
@@ -144,6 +153,16 @@ def country_of_tile(tile: str, column: int, row: int) -> str:
     if tile == "31UGR" and 2.265 * column + 7.326 * row > 290.8:
         return "Luxembourg"
     return _COUNTRY_OF_TILE.get(tile, "unknown")
+
+
+def place_of(tile: str, name: str) -> str:
+    """Return where a patch lies, the same on all dates: its tile and its place there; its name where no tile is known.
+
+    Args:
+        tile: MGRS tile, or nothing.
+        name: of the patch, which ends in the column and row.
+    """
+    return "_".join([tile, *name.split("_")[-2:]]) if tile else name
 
 
 def tile_of(name: str) -> str:

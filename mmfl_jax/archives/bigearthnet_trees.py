@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import os
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from mmfl_jax.archives import bigearthnet_nomenclature as nomenclature
+from mmfl_jax.archives.bigearthnet_metadata import labels_of, read_metadata
 from mmfl_jax.errors import UserError
 
 FLAGGED = "metadata_for_patches_with_snow_cloud_or_shadow.parquet"
@@ -30,6 +32,7 @@ class PatchTable:
     """Modality to the folder of each patch."""
     labels: np.ndarray
     patch_id: list[str]
+    place: list[str]
     country: list[str]
     season: list[str]
     split: list[str] | None
@@ -38,7 +41,8 @@ class PatchTable:
 
 def scan_v2(directory: Path, folders: dict[str, Path]) -> PatchTable:
     """Keep the rows of ``metadata.parquet`` whose patches are in the tree; one listing a scene, none a patch."""
-    table = _read_metadata(directory / "metadata.parquet")
+    path = directory / "metadata.parquet"
+    table = read_metadata(path)
     names = {"s2": table["patch_id"].to_pylist(), "s1": table["s1_name"].to_pylist()}
     trees = {modality: _scenes(folder) for modality, folder in folders.items()}
     present = {modality: np.array([name in tree for name in names[modality]]) for modality, tree in trees.items()}
@@ -52,13 +56,14 @@ def scan_v2(directory: Path, folders: dict[str, Path]) -> PatchTable:
     _check_patches(directory, trees, listed)
     _check_pairs(directory, listed, int(keep.sum()), notes)
     rows = np.flatnonzero(keep)
-    labels = _v2_labels(table, directory / "metadata.parquet")[rows]
+    labels = labels_of(table, path)[rows]
     kept = table.select(["patch_id", "country", "split"]).take(rows)
     patch_id = kept["patch_id"].to_pylist()
     result = PatchTable(
         folders={modality: [trees[modality][names[modality][row]] for row in rows] for modality in trees},
         labels=labels,
         patch_id=patch_id,
+        place=[nomenclature.place_of(nomenclature.tile_of(name), name) for name in patch_id],
         country=kept["country"].to_pylist(),
         season=[nomenclature.season(name.split("_")[2]) for name in patch_id],
         split=kept["split"].to_pylist(),
@@ -69,14 +74,14 @@ def scan_v2(directory: Path, folders: dict[str, Path]) -> PatchTable:
 
 def scan_v1(directory: Path, folders: dict[str, Path]) -> PatchTable:
     """Read the json of every patch; Sentinel-1's says which Sentinel-2 patch is its pair."""
-    trees = {modality: _patches(folder) for modality, folder in folders.items()}
+    trees = {modality: _v1_patches(folder, modality) for modality, folder in folders.items()}
     _check_patches(directory, trees, {modality: len(tree) for modality, tree in trees.items()})
     first = "s1" if "s1" in trees else "s2"
     with ThreadPoolExecutor(THREADS) as pool:
         records = dict(zip(trees[first], pool.map(_read_json, trees[first].values()), strict=True))
     notes: dict[str, Any] = {"version": "v1"}
     # name of the Sentinel-2 patch -> name of the patch whose json was read
-    read = {_s2_name(name, record, trees[first][name]): name for name, record in records.items()}
+    read = _pairs(records, trees[first])
     rows = [name for name in read if name in trees.get("s2", read)]
     _check_pairs(directory, {modality: len(tree) for modality, tree in trees.items()}, len(rows), notes)
     rows.sort()
@@ -84,15 +89,16 @@ def scan_v1(directory: Path, folders: dict[str, Path]) -> PatchTable:
     split = _v1_splits(directory)
     flagged = _v1_flagged(directory)
     labels = np.stack([_v1_labels(records[read[name]], trees[first][read[name]]) for name in rows])
-    sources = [read[name] if first == "s1" else records[name].get("tile_source", "") for name in rows]
+    tiles = [nomenclature.tile_of(read[name] if first == "s1" else records[name]["tile_source"]) for name in rows]
     places = [tuple(int(number) for number in name.split("_")[-2:]) for name in rows]
     result = PatchTable(
         folders={m: [tree[read[name] if m == first else name] for name in rows] for m, tree in trees.items()},
         labels=labels,
         patch_id=rows,
+        place=[nomenclature.place_of(tile, name) for tile, name in zip(tiles, rows, strict=True)],
         country=[
-            countries.get(name) or nomenclature.country_of_tile(nomenclature.tile_of(source), *place)
-            for name, source, place in zip(rows, sources, places, strict=True)
+            countries.get(name) or nomenclature.country_of_tile(tile, *place)
+            for name, tile, place in zip(rows, tiles, places, strict=True)
         ],
         season=[nomenclature.season(name.split("_")[2]) for name in rows],
         split=None if split is None else [split.get(name, "") for name in rows],
@@ -123,6 +129,7 @@ def _select(directory: Path, table: PatchTable, rules: dict[str, Any]) -> PatchT
         {modality: take(column) for modality, column in table.folders.items()},
         table.labels[rows],
         take(table.patch_id),
+        take(table.place),
         take(table.country),
         take(table.season),
         None if table.split is None else take(table.split),
@@ -157,51 +164,31 @@ def _check_pairs(directory: Path, counts: dict[str, int], pairs: int, notes: dic
 
 def _patches(folder: Path | str) -> dict[str, str]:
     """Return name to path of a folder's patches or scenes, by name; what else lies there is passed over."""
-    with os.scandir(folder) as entries:
-        found = [
-            (entry.name, entry.path) for entry in entries if entry.name.startswith(("S1", "S2")) and entry.is_dir()
-        ]
+    try:
+        with os.scandir(folder) as entries:
+            found = [(e.name, e.path) for e in entries if e.name.startswith(("S1", "S2")) and e.is_dir()]
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be listed ({error.strerror})") from error
     return dict(sorted(found))
 
 
 def _scenes(folder: Path) -> dict[str, str]:
     with ThreadPoolExecutor(THREADS) as pool:
         scenes = pool.map(_patches, _patches(folder).values())
-        return {name: path for scene in scenes for name, path in scene.items()}
+        found: dict[str, str] = {}
+        for name, path in (patch for scene in scenes for patch in scene.items()):
+            if name in found:
+                raise UserError(f"{path}: the same patch is in {os.path.dirname(found[name])}; take one away")
+            found[name] = path
+        return found
 
 
-def _read_metadata(path: Path) -> Any:
-    import pyarrow
-    import pyarrow.parquet
-
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; v2 of BigEarthNet keeps its labels there")
-    wanted = ["patch_id", "labels", "split", "country", "s1_name", "s2v1_name"]
-    try:
-        table = pyarrow.parquet.read_table(path)
-    except (pyarrow.ArrowException, OSError) as error:
-        raise UserError(f"{path}: cannot be read as a parquet file ({str(error).splitlines()[0]})") from error
-    if missing := [name for name in wanted if name not in table.column_names]:
-        raise UserError(f"{path}: column {missing[0]!r} is missing; found: {', '.join(table.column_names)}")
-    return table.select(wanted)
-
-
-def _v2_labels(table: Any, path: Path) -> np.ndarray:
-    """Return uint8 [rows, 19] from the column of lists, by its distinct labels rather than row by row."""
-    lists = table["labels"].combine_chunks()
-    coded = lists.flatten().dictionary_encode()
-    lengths = np.array(lists.value_lengths().fill_null(0))
-    codes = []
-    for label in coded.dictionary.to_pylist():
-        try:
-            codes.append(nomenclature.classes_of([label]))
-        except KeyError:
-            raise UserError(f"{path}: label {label!r} is none of BigEarthNet's classes") from None
-    labels = np.zeros((len(lists), len(nomenclature.CLASS_NAMES)), np.uint8)
-    owners = np.repeat(np.arange(len(lists)), lengths)
-    if codes:
-        np.maximum.at(labels, owners, np.stack(codes)[np.array(coded.indices)])
-    return labels
+def _v1_patches(folder: Path, modality: str) -> dict[str, str]:
+    found = _patches(folder)
+    form = re.compile(nomenclature.NAMES["s1" if modality == "s1" else "s2_v1"])
+    if wrong := next((path for name, path in found.items() if not form.fullmatch(name)), None):
+        raise UserError(f"{wrong!r}: no patch of v1 is called so; such as S2A_MSIL2A_20170613T101031_87_48 is right")
+    return found
 
 
 def _read_json(folder: str) -> dict[str, Any]:
@@ -211,10 +198,13 @@ def _read_json(folder: str) -> dict[str, Any]:
             record = json.load(file)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; every patch of v1 has one") from None
-    except ValueError as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: cannot be read as json ({error})") from error
     if not isinstance(record, dict) or not isinstance(record.get("labels"), list):
         raise UserError(f"{path}: no list of labels; the patch's own json has one")
+    for key, value in {"labels": record["labels"], "tile_source": [record.setdefault("tile_source", "")]}.items():
+        if odd := [item for item in value if not isinstance(item, str)]:
+            raise UserError(f"{path}: {key} holds {str(odd[0])[:80]}; a text is needed")
     return record
 
 
@@ -222,13 +212,25 @@ def _json_path(folder: str) -> str:
     return os.path.join(folder, f"{os.path.basename(folder)}_labels_metadata.json")
 
 
-def _s2_name(name: str, record: dict[str, Any], folder: str) -> str:
-    """Return the Sentinel-2 patch that a patch's record belongs to."""
-    if not name.startswith("S1"):
-        return name
-    if "corresponding_s2_patch" not in record:
-        raise UserError(f"{_json_path(folder)}: no corresponding_s2_patch; it says which patches are a pair")
-    return record["corresponding_s2_patch"]
+def _pairs(records: dict[str, dict[str, Any]], folders: dict[str, str]) -> dict[str, str]:
+    """Return Sentinel-2 patch to the patch whose record was read: itself, or the Sentinel-1 patch that names it."""
+    pairs: dict[str, str] = {}
+    twice = 0
+    for name, record in records.items():
+        path = _json_path(folders[name])
+        pair = record.get("corresponding_s2_patch") if name.startswith("S1") else name
+        if pair is None:
+            raise UserError(f"{path}: no corresponding_s2_patch; it says which patches are a pair")
+        if not isinstance(pair, str) or not re.fullmatch(nomenclature.NAMES["s2_v1"], pair):
+            raise UserError(f"{path}: corresponding_s2_patch is {str(pair)[:80]!r}, which no patch of v1 is called")
+        if pair in pairs:
+            twice += 1
+            example = f"{pair} is the pair of {pairs[pair]} and of {name}"
+        pairs.setdefault(pair, name)
+    if twice:
+        parent = os.path.dirname(next(iter(folders.values())))
+        raise UserError(f"{parent}: {twice} Sentinel-2 patches are named by two Sentinel-1 patches, such as {example}")
+    return pairs
 
 
 def _v1_labels(record: dict[str, Any], folder: str) -> np.ndarray:
@@ -243,7 +245,7 @@ def _v1_countries(directory: Path) -> dict[str, str]:
     countries: dict[str, str] = {}
     for name in ("metadata.parquet", FLAGGED):
         if (directory / name).is_file():
-            table = _read_metadata(directory / name)
+            table = read_metadata(directory / name)
             countries.update(zip(table["s2v1_name"].to_pylist(), table["country"].to_pylist()))
     return countries
 
@@ -253,8 +255,19 @@ def _v1_splits(directory: Path) -> dict[str, str] | None:
     for folder in (directory, directory / "splits"):
         found = {split: folder / name for split, name in V1_SPLITS.items() if (folder / name).is_file()}
         if found:
-            return {patch: split for split, path in found.items() for patch in _first_column(path)}
+            return _merge({split: (path, _first_column(path)) for split, path in found.items()})
     return None
+
+
+def _merge(lists: dict[str, tuple[Path, list[str]]]) -> dict[str, str]:
+    """Return the split of each patch; refuse patches that two lists hold."""
+    split_of: dict[str, str] = {}
+    for split, (path, patches) in lists.items():
+        if shared := sorted({patch for patch in patches if patch in split_of}):
+            other = lists[split_of[shared[0]]][0].name
+            raise UserError(f"{path}: {len(shared)} patches are in {other} as well, such as {shared[0]}")
+        split_of.update(dict.fromkeys(patches, split))
+    return split_of
 
 
 def _v1_flagged(directory: Path) -> set[str]:
@@ -263,6 +276,25 @@ def _v1_flagged(directory: Path) -> set[str]:
     return {patch for path in paths if path.is_file() for patch in _first_column(path)}
 
 
-def _first_column(path: Path) -> Iterable[str]:
-    with open(path, newline="", encoding="utf-8") as file:
-        return [line[0].strip() for line in csv.reader(file) if line]
+def _first_column(path: Path) -> list[str]:
+    """Return the Sentinel-2 patches that a list names, one a line."""
+    form = re.compile(nomenclature.NAMES["s2_v1"])
+    patches: list[str] = []
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            for line in csv.reader(file):
+                if not any(line):
+                    continue
+                if not form.fullmatch(name := line[0].strip()):
+                    raise UserError(
+                        f"{path}: row {len(patches) + 1} holds {name[:80]!r}, which no patch of v1 is called"
+                    )
+                patches.append(name)
+    except UnicodeDecodeError as error:
+        byte = error.object[error.start]
+        raise UserError(
+            f"{path}: not in UTF-8 (byte {byte:#04x} after row {len(patches)}); save it as UTF-8"
+        ) from error
+    except (OSError, csv.Error) as error:
+        raise UserError(f"{path}: cannot be read as csv ({error})") from error
+    return patches

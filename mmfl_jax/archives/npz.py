@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -35,7 +36,7 @@ def read_headers(path: Path) -> dict[str, Header]:
             claims another size than the member has.
     """
     try:
-        if not path.is_file():
+        if not os.path.isfile(path):
             raise UserError(f"{path}: no such file; arrays:FILE.npz needs a file written by numpy.savez")
         with zipfile.ZipFile(path) as file:
             members = file.infolist()
