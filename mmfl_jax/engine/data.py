@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Mapping
 
 import jax.numpy as jnp
@@ -12,10 +13,14 @@ from mmfl_jax.archives.base import Archive, ModalitySpec
 from mmfl_jax.engine.batches import GroupData
 from mmfl_jax.errors import UserError
 from mmfl_jax.federation import Federation
+from mmfl_jax.federation.federation import Group
+from mmfl_jax.federation.ragged import row_numbers
 from mmfl_jax.objectives.losses import calibration_offsets
 
 # Samples read at once: bounds the host's memory beside the result.
 _READ = 512
+# Clients that a warning names.
+_NAMED = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,10 +41,11 @@ class Normalizer:
     def of(cls, federation: Federation, dtype: np.dtype | None = None) -> Normalizer:
         """Return the archive's published statistics, or else those of the training samples.
 
-        Moments are sums over clients, so that a real federation can pool them without showing an image.
+        Moments are sums over clients, so that a real federation can pool them without showing an image; a client
+        whose moments are not finite, or far beyond the others', is left out of them with a warning.
 
         Raises:
-          UserError: for a channel in which no training sample has a value.
+          UserError: for a channel in which no training sample has a finite value.
         """
         mean, std = {}, {}
         for m, spec in federation.archive.modalities.items():
@@ -60,26 +66,77 @@ class Normalizer:
 
 
 def _training_moments(federation: Federation, modality: str, spec: ModalitySpec) -> tuple[np.ndarray, np.ndarray]:
-    holders = [group.samples for group in federation.groups if modality in group.modalities]
     # A modality that no client holds is only seen in tests: every training sample then stands for it.
-    samples = np.unique(np.concatenate(holders or [group.samples for group in federation.groups]))
-    count = np.zeros(spec.shape[-1])
-    total, squares = np.zeros_like(count), np.zeros_like(count)
-    for i in range(0, len(samples), _READ):
-        raw = federation.archive.read(modality, samples[i : i + _READ]).reshape(-1, spec.shape[-1]).astype(np.float64)
-        there = ~np.isnan(raw)
-        count += there.sum(axis=0)
-        total += np.where(there, raw, 0).sum(axis=0)
-        squares += np.where(there, raw * raw, 0).sum(axis=0)
+    groups = [group for group in federation.groups if modality in group.modalities] or list(federation.groups)
+    count, total, squares = _client_moments(federation, groups, modality, spec)
+    if (without := count.sum(axis=1) == 0).any():
+        who = _named(groups, without)
+        raise UserError(f"modality {modality}: clients hold it without any value of it, and must not: {who}")
+    kept = _trusted(count, total, squares)
+    if not kept.all():
+        warnings.warn(
+            f"modality {modality}: clients with values that are infinite or over ten times the others' are left out of "
+            f"the statistics that all images are normalised by, yet train on: {_named(groups, ~kept)}",
+            stacklevel=3,
+        )
+    count, total, squares = (values[kept].sum(axis=0) for values in (count, total, squares))
     if not count.all():
         channel = spec.channels[int(count.argmin())]
         raise UserError(
-            f"modality {modality}, channel {channel}: no training sample has a value; leave the modality out"
+            f"modality {modality}, channel {channel}: no training sample has a finite value; leave the modality out"
         )
     mean = total / count
     std = np.sqrt(np.maximum(squares / count - mean**2, 0))
     # A constant channel stays constant instead of becoming NaN.
     return mean.astype(np.float32), np.where(std > 1e-12, std, 1).astype(np.float32)
+
+
+def _named(groups: list[Group], which: np.ndarray) -> str:
+    names = [name for group in groups for name in group.names]
+    ids = np.flatnonzero(which).tolist()
+    more = f" and {len(ids) - _NAMED} more" if len(ids) > _NAMED else ""
+    return f"{', '.join(names[i] for i in ids[:_NAMED])}{more} ({len(ids)} of {len(names)})"
+
+
+def _client_moments(
+    federation: Federation, groups: list[Group], modality: str, spec: ModalitySpec
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return ``[clients, channels]`` of the groups' clients: the number of values, their sum, and that of squares."""
+    samples = np.concatenate([group.samples for group in groups])
+    begins = np.cumsum([0, *(len(group.ids) for group in groups)])
+    owners = np.concatenate([begin + row_numbers(group.offsets) for begin, group in zip(begins, groups)])
+    count, total, squares = np.zeros((3, begins[-1], spec.shape[-1]))
+    for i in range(0, len(samples), _READ):
+        owner = owners[i : i + _READ]
+        raw = federation.archive.read(modality, samples[i : i + _READ])
+        raw = raw.reshape(len(owner), -1, spec.shape[-1]).astype(np.float64)
+        there = ~np.isnan(raw)
+        # Infinite values make infinite sums, which tell whose they are.
+        with np.errstate(invalid="ignore"):
+            np.add.at(count, owner, there.sum(axis=1))
+            np.add.at(total, owner, np.where(there, raw, 0).sum(axis=1))
+            np.add.at(squares, owner, np.where(there, raw * raw, 0).sum(axis=1))
+    return count, total, squares
+
+
+def _trusted(count: np.ndarray, total: np.ndarray, squares: np.ndarray) -> np.ndarray:
+    """Return ``[clients]`` whose moments are pooled: finite, and in no channel far larger than the others'.
+
+    Far larger is a root mean square over ten times the clients' median, where that is also beyond five median
+    deviations of its logarithm, so that channels that differ much between honest owners (heights, snow) stay.
+    Two clients cannot tell which of them is wrong.
+    """
+    kept = np.isfinite(total).all(axis=1) & np.isfinite(squares).all(axis=1)
+    if kept.sum() < 3:
+        return kept
+    with np.errstate(divide="ignore", invalid="ignore"):
+        size = np.log(squares / count) / 2
+    size[~(kept[:, None] & np.isfinite(size))] = np.nan  # no value, or nothing but zeros
+    for values in size.T:
+        if np.isfinite(values).any():
+            above = values - np.nanmedian(values)
+            kept &= ~(above > max(np.log(10), 5 * np.nanmedian(np.abs(above))))
+    return kept
 
 
 def multi_hot(federation: Federation, group: int) -> np.ndarray:

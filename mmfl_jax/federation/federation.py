@@ -8,8 +8,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mmfl_jax.archives.base import Archive
+from mmfl_jax.archives.base import Archive, check_modality
 from mmfl_jax.errors import UserError
+from mmfl_jax.federation.absent import without_absent
 from mmfl_jax.federation.assignment import assign_modalities, check_assignment
 from mmfl_jax.federation.holdout import train_and_test
 from mmfl_jax.federation.partition import Part, Parts, partition
@@ -87,9 +88,12 @@ class Federation:
           UserError: for an unknown option, or a federation that cannot be made.
         """
         check_assignment(assignment)
+        for modality in archive.modalities:
+            check_modality(modality, f"archive {archive.name}")
         train, test = train_and_test(archive, test_split, seed)
         parts = partition(archive, partition_by, train, clients, seed)
-        return cls.stack(archive, *assign_modalities(parts, tuple(archive.modalities), assignment, seed), test)
+        parts, sets, which = assign_modalities(parts, tuple(archive.modalities), assignment, seed)
+        return cls.stack(archive, *without_absent(archive, parts, sets, which), test)
 
     @classmethod
     def of(
@@ -98,7 +102,8 @@ class Federation:
         """Return the federation of ``(name, modalities, sample indices)`` clients.
 
         Raises:
-          UserError: for no client, a client without samples, or a modality the archive lacks.
+          UserError: for no client, a client without samples, a modality or a sample the archive lacks, or a client's
+            sample that is a test sample.
         """
         if not clients:
             raise UserError("the federation has no client; give at least one")
@@ -106,6 +111,10 @@ class Federation:
         for name, held, samples in clients:
             if not len(samples):
                 raise UserError(f"client {name!r} has no samples; leave it out or give it some")
+            if not 0 <= np.min(samples) <= np.max(samples) < len(archive):
+                raise UserError(f"client {name!r} holds sample {np.max(samples)}; there are 0 to {len(archive) - 1}")
+            if shared := int(np.isin(samples, test).sum()):
+                raise UserError(f"client {name!r} holds {shared} test samples; no client may see one")
             if tuple(held) not in numbers:
                 if not held or set(held) - set(archive.modalities):
                     known = ", ".join(archive.modalities)

@@ -8,6 +8,8 @@ from mmfl_jax.archives.base import Archive
 from mmfl_jax.errors import UserError
 from mmfl_jax.federation.draws import Stream, generator
 
+SPLITS = ("train", "validation", "test")
+
 
 def train_and_test(archive: Archive, test_split: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the indices of training and of test samples.
@@ -17,31 +19,83 @@ def train_and_test(archive: Archive, test_split: str, seed: int) -> tuple[np.nda
       test_split: ``official`` (the archive's own ``train`` and ``test``), ``by:ATTRIBUTE[:FOLD/FOLDS]`` (whole values
         of an attribute, so that no value is on both sides: fold FOLD of scikit-learn's
         ``GroupKFold(FOLDS, shuffle=True)`` with random state 0; default 0/5), a number between 0 and 1 (that share of
-        samples, at random), or ``auto`` (official where there is one, else 0.2).
+        samples, at random, all samples of a place on one side), or ``auto`` (official where there is one, else 0.2).
       seed: of a random share.
 
     Raises:
-      UserError: for an unknown form, or when either side is empty.
+      UserError: for an unknown form, when either side is empty, or when a place or an image is on both.
     """
     everything = np.arange(len(archive))
     form = ("official" if archive.splits is not None else "0.2") if test_split == "auto" else test_split
     if form == "official":
         if archive.splits is None:
             raise UserError(f"--test-split official: archive {archive.name} has no official split; try 0.2")
-        train, test = everything[archive.splits == "train"], everything[archive.splits == "test"]
+        train, test = (everything[_official(archive) == side] for side in ("train", "test"))
     elif form.startswith("by:"):
         held_out = _fold(archive, form)
         train, test = everything[~held_out], everything[held_out]
     else:
-        order = generator(seed, Stream.TEST).permutation(everything)
-        count = round(_share(test_split, form) * len(archive))
-        train, test = np.sort(order[count:]), np.sort(order[:count])
+        held_out = _drawn(archive, _share(test_split, form), seed)
+        train, test = everything[~held_out], everything[held_out]
     if not len(train) or not len(test):
         raise UserError(
             f"--test-split {test_split}: {len(train)} training and {len(test)} test samples of {len(archive)}; "
             "both must have some"
         )
+    _check_sides(archive, test_split, train, test)
     return train, test
+
+
+def _official(archive: Archive) -> np.ndarray:
+    splits = np.asarray(archive.splits)
+    if (odd := np.flatnonzero(~np.isin(splits, SPLITS))).size:
+        found = f"sample {odd[0]} is in split {splits[odd[0]]!r}"
+        raise UserError(f"archive {archive.name}: {found}; each must be in one of: {', '.join(SPLITS)}")
+    return splits
+
+
+def _drawn(archive: Archive, share: float, seed: int) -> np.ndarray:
+    """Return ``[samples]`` whether each is a test sample: a random share, what belongs together on one side."""
+    whole = _wholes(archive)
+    sizes = np.bincount(whole)
+    order = generator(seed, Stream.TEST).permutation(len(sizes))
+    count = round(share * len(archive))
+    chosen = order[: np.searchsorted(np.cumsum(sizes[order]), count) + 1] if count else order[:0]
+    return np.isin(whole, chosen)
+
+
+def _wholes(archive: Archive) -> np.ndarray:
+    """Return ``[samples]`` numbers from 0, equal where samples show the same place or image, directly or by others."""
+    number = np.arange(len(archive))
+    edges = []
+    for _, values in archive.same():
+        _, first, inverse = np.unique(values, return_index=True, return_inverse=True)
+        if len(first) < len(values):
+            edges.append((number, first[inverse]))
+    if not edges:
+        return number
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    rows, columns = np.concatenate(edges, axis=1)
+    links = coo_array((np.ones(len(rows), bool), (rows, columns)), (len(archive),) * 2)
+    return connected_components(links, directed=False)[1]
+
+
+def _check_sides(archive: Archive, test_split: str, train: np.ndarray, test: np.ndarray) -> None:
+    for name, values in archive.same():
+        seen = set(values[train].tolist())
+        leaked = [value in seen for value in values[test].tolist()]
+        if any(leaked):
+            first = values[test][np.argmax(leaked)]
+            if name == "images":
+                row = train[np.argmax(values[train] == first)]
+                what = f"have the same images as training samples, such as {test[np.argmax(leaked)]} and {row}"
+                cure = "take out the copies, or give a share such as 0.2, which keeps copies on one side"
+            else:
+                what = f"have a {name} that training samples have too, such as {first}"
+                cure = f"give by:{name}, or a share such as 0.2, which keeps every {name} on one side"
+            raise UserError(f"--test-split {test_split}: {sum(leaked)} of {len(test)} test samples {what}; {cure}")
 
 
 def _share(option: str, text: str) -> float:
