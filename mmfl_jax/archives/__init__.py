@@ -146,17 +146,19 @@ def _open_arrays(location: str, options: OpenOptions) -> Archive:
     "scenes", "scenes:DIR[,DIR]  aerial scenes, a folder for each class: Optimal-31, UC Merced, NWPU-RESISC45, own"
 )
 def _open_scenes(location: str, options: OpenOptions) -> Archive:
-    from pathlib import Path
+    import os
 
     from mmfl_jax.archives.scenes import Scenes
 
     location = _located("scenes:DIR", location)
-    directories = [location] if Path(location).is_dir() else [part.strip() for part in location.split(",")]
+    directories = [location] if os.path.isdir(location) else [part.strip() for part in location.split(",")]
+    if not all(directories):
+        raise UserError(f"scenes:{location}: a directory is missing beside a comma; write scenes:DIR1,DIR2")
     archive = Scenes(directories, modalities=options.modalities, image_size=options.image_size or 224)
     return random_subset(archive, options.samples, options.seed)
 
 
 def _located(form: str, location: str) -> str:
-    if not location:
+    if not location.strip():
         raise UserError(f"archive {form.partition(':')[0]!r}: a location is missing; write {form}")
     return location

@@ -112,7 +112,7 @@ class FeatureArchive(Archive):
         self.images = archive
         self.name, self.task, self.class_names = archive.name, archive.task, archive.class_names
         self.labels, self.attributes, self.splits = archive.labels, archive.attributes, archive.splits
-        self.notes = archive.notes | notes
+        self.notes, self.copies = archive.notes | notes, archive.copies
         self._features = np.ascontiguousarray(features, np.float32)
         width = features.shape[1]
         mean, std = np.zeros(width, np.float32), np.ones(width, np.float32)

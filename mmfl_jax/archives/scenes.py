@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ import numpy as np
 from mmfl_jax.archives.base import Archive, ModalitySpec, choose_modalities
 from mmfl_jax.archives.scenes_names import recognise, spaced
 from mmfl_jax.errors import UserError
-from mmfl_jax.models.clip.images import DEVIATION, MEAN, read_images
+from mmfl_jax.models.clip.images import DEVIATION, MEAN, read_images, to_rgb
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp")
 SPLITS = {
@@ -24,8 +25,8 @@ SPLITS = {
 }
 # How far below a directory its class folders may lie, as in UCMerced_LandUse/Images/agricultural.
 DEPTH = 2
-# Files of these formats are whole where they end like this, so that only their headers have to be read.
-ENDINGS = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}
+# An image so much longer than wide is none of a scene, and what is cut out of it would be next to nothing.
+LONGEST = 50
 
 
 class Scenes(Archive):
@@ -48,10 +49,14 @@ class Scenes(Archive):
     def __init__(
         self, directories: Sequence[str | Path], *, modalities: tuple[str, ...] | None = None, image_size: int = 224
     ):
-        if len({Path(directory).resolve() for directory in directories}) < len(directories):
+        for directory in directories:
+            if not os.path.isdir(directory):
+                raise UserError(f"{directory}: no such folder; scenes:DIR needs the one with a folder for each class")
+        if len({os.path.realpath(directory) for directory in directories}) < len(directories):
             raise UserError(f"scenes:{','.join(map(str, directories))}: a directory is named twice; name each once")
         choose_modalities(modalities, ("rgb",), "scenes")
         trees = [_read_tree(Path(directory)) for directory in directories]
+        _refuse_links({os.path.dirname(file) for tree in trees for file in tree.files})
         names = _unite([tree.classes for tree in trees])
         self.name, self.task = "scenes", "multiclass"
         self.class_names = tuple(sorted(set(names)))
@@ -71,6 +76,7 @@ class Scenes(Archive):
         splits = [split for tree in trees for split in tree.splits]
         official = "" not in splits and {"train", "test"} <= set(splits)
         self.splits = np.array(splits) if official else None
+        self.copies = _copies([file for tree in trees for file in tree.files])
         self.notes = {
             "path": ",".join(map(str, directories)),
             "recognised": {str(directory): tree.known for directory, tree in zip(directories, trees) if tree.known},
@@ -103,8 +109,6 @@ class Tree:
 
 
 def _read_tree(directory: Path) -> Tree:
-    if not directory.is_dir():
-        raise UserError(f"{directory}: no such folder; scenes:DIR needs the one that holds a folder for each class")
     folders = _class_folders(str(directory))
     files = [file for folder in folders for file in folders[folder]]
     if not files:
@@ -123,7 +127,7 @@ def _read_tree(directory: Path) -> Tree:
     found = [classes[parent] for parent in parents]
     known = recognise(found)
     tree = Tree(
-        title=known.name if known else directory.resolve().name,
+        title=known.name if known else os.path.basename(os.path.realpath(directory)),
         known=known.name if known else "",
         files=kept,
         classes=found,
@@ -161,9 +165,37 @@ def _list(directory: str) -> tuple[list[str], list[str]]:
         with os.scandir(directory) as found:
             entries = sorted((e for e in found if not e.name.startswith((".", "__"))), key=lambda entry: entry.name)
         folders = [entry.path for entry in entries if entry.is_dir()]
+        images = [entry.path for entry in entries if entry.name.lower().endswith(SUFFIXES) and entry.is_file()]
     except OSError as error:
         raise UserError(f"{directory}: cannot be listed ({error.strerror})") from error
-    return folders, [entry.path for entry in entries if entry.name.lower().endswith(SUFFIXES) and entry.is_file()]
+    if odd := next((path for path in (*folders, *images) if not path.isprintable()), None):
+        raise UserError(f"{odd!r}: a name with characters that cannot be shown; rename it")
+    return folders, images
+
+
+def _refuse_links(folders: Iterable[str]) -> None:
+    """Refuse two class folders that are one, by a link or a directory within another: its images would count twice."""
+    seen: dict[str, str] = {}
+    for folder in sorted(folders):
+        other = seen.setdefault(os.path.realpath(folder), folder)
+        if other != folder:
+            raise UserError(
+                f"{folder}: the same folder as {other}, by a link or a directory named twice; take one away"
+            )
+
+
+def _copies(files: list[str]) -> np.ndarray | None:
+    """Return numbers [files], equal where files are; None where no two are. Only files of one size are read."""
+    sizes: dict[int, list[int]] = {}
+    for number, file in enumerate(files):
+        sizes.setdefault(os.path.getsize(file), []).append(number)
+    doubtful = [number for numbers in sizes.values() if len(numbers) > 1 for number in numbers]
+    with ThreadPoolExecutor() as pool:
+        digests = pool.map(lambda number: hashlib.sha256(Path(files[number]).read_bytes()).digest(), doubtful)
+    copies, seen = np.arange(len(files)), dict[bytes, int]()
+    for number, digest in zip(doubtful, digests):
+        copies[number] = seen.setdefault(digest, number)
+    return copies if len(seen) < len(doubtful) else None
 
 
 def _unreadable(files: list[str]) -> dict[str, str]:
@@ -179,19 +211,24 @@ def _unreadable(files: list[str]) -> dict[str, str]:
 
 
 def _fault(path: str) -> str:
-    """Return why an image cannot be read, or nothing; pixels are decoded only where the file's end is in doubt."""
+    """Return why an image cannot be read, or nothing; as little is decoded as tells."""
     from PIL import Image
 
     try:
-        with Image.open(path) as image, open(path, "rb") as file:
+        with Image.open(path) as image:
             if image.mode == "F":
                 return "pixels are floating-point numbers of unknown range; 8 or 16 bits are needed"
-            file.seek(-min(64, os.path.getsize(path)), os.SEEK_END)
-            ending = ENDINGS.get(image.format or "")
-            if ending is None or ending not in file.read():
-                image.load()
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        return str(error)
+            if max(image.size) > LONGEST * min(image.size):
+                return f"{image.size[0]} x {image.size[1]} pixels are no scene"
+            if image.format == "PNG":
+                image.verify()  # the checksums of all its parts
+                return ""
+            image.draft("L", (1, 1))  # an eighth of a JPEG's pixels, of all its data
+            image.load()
+            if image.mode == "I":
+                to_rgb(image)  # refuses what is beyond 16 bits
+    except Exception as error:  # Pillow has many ways to fail on damaged bytes
+        return " ".join(str(error).split()) or type(error).__name__
     return ""
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from flax import nnx
 
 from mmfl_jax.errors import UserError
+from mmfl_jax.memory import check_fits
 from mmfl_jax.models.clip.config import CONFIG_FILES, VIT_B_32, CLIPConfig, TowerConfig, read_config
 from mmfl_jax.models.clip.names import HUGGING_FACE, OPENAI, NameMap
 from mmfl_jax.models.clip.towers import CLIP
@@ -28,6 +29,8 @@ CONVERT = (
     "'model.safetensors'), with torch.jit.load(FILE).state_dict() for OpenAI's own files"
 )
 FLOATS = ("float16", "bfloat16", "float32", "float64")
+# What NumPy can hold; integers are buffers of older files.
+READABLE = ("F16", "BF16", "F32", "F64", "BOOL", *(f"{kind}{bits}" for kind in "IU" for bits in (8, 16, 32, 64)))
 NOT_WEIGHTS = re.compile(r"input_resolution|context_length|vocab_size|attn_mask|.*\.position_ids")
 HEAD_WIDTH = 64  # of all of OpenAI's models: no tensor's shape tells the number of heads
 # Parameters whose shapes tell the sizes, and their axes.
@@ -79,8 +82,13 @@ def read_safetensors(path: str | Path) -> dict[str, np.ndarray]:
         raise UserError(f"{path}: reading it needs safetensors; pip install 'mmfl_jax[clip]'") from error
     try:
         with safe_open(path, framework="np") as tensors:
-            return {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118 (it is no dict)
-    except (SafetensorError, OSError) as error:
+            names = tensors.keys()
+            kinds = {name: tensors.get_slice(name).get_dtype() for name in names}
+            if odd := next((name for name in names if kinds[name] not in READABLE), None):
+                raise UserError(f"{path}: {odd} holds {kinds[odd]}; save the weights as one of: F16, BF16, F32, F64")
+            check_fits(f"{path}: {len(names)} tensors", path.stat().st_size)
+            return {name: tensors.get_tensor(name) for name in names}
+    except (SafetensorError, OSError, ValueError) as error:
         raise UserError(f"{path}: no safetensors file, or a damaged one ({error})") from error
 
 
@@ -135,7 +143,12 @@ def _value(
     value = names.convert(path, [tensors[name] for name in parts])
     if value.shape != shape:
         raise UserError(f"{origin}: {', '.join(parts)}: {value.shape} for {path}; the other tensors need {shape}")
-    return value.astype(np.float32, copy=False)
+    with np.errstate(over="ignore"):
+        value = value.astype(np.float32, copy=False)
+    if not (finite := np.isfinite(value)).all():
+        found = f"{(~finite).sum()} of {value.size} weights"
+        raise UserError(f"{origin}: {', '.join(parts)}: {found} are no finite numbers; the file is damaged or diverged")
+    return value
 
 
 def _find(path: Path) -> tuple[Path, Path | None]:
@@ -178,7 +191,10 @@ def _sizes(names: NameMap, tensors: Mapping[str, np.ndarray], known: CLIPConfig 
 
     def tower(name: str, width: int) -> TowerConfig:
         template = re.escape(names.modules[f"{name}/transformer/blocks/out"]).replace(r"\{\}", r"(\d+)")
-        blocks = [int(found[1]) for tensor in tensors if (found := re.match(template, tensor))]
+        numbers = [found[1] for tensor in tensors if (found := re.match(template, tensor))]
+        if odd := next((number for number in numbers if len(number) > 6 or int(number) > len(tensors)), None):
+            raise UserError(f"{origin}: a block of the {name} tower has number {odd[:20]}, more than there are tensors")
+        blocks = list(map(int, numbers))
         heads = width // HEAD_WIDTH
         if known:  # of another width, any number does: it is refused below
             heads = getattr(known, name).heads if width == getattr(known, name).width else 1
@@ -194,7 +210,7 @@ def _sizes(names: NameMap, tensors: Mapping[str, np.ndarray], known: CLIPConfig 
         known or VIT_B_32,
         vision=tower("vision", vision_width),
         text=tower("text", text_width),
-        image_size=math.isqrt(tokens - 1) * patch,
+        image_size=math.isqrt(max(tokens - 1, 0)) * patch,
         patch_size=patch,
         context_length=context,
         vocabulary=shape("text/token_embedding/embedding")[0],
