@@ -169,7 +169,9 @@ def _class_names(label: np.ndarray, names: np.ndarray | None, path: str | Path) 
         if classes > len(found) or (label.ndim == 2 and classes != len(found)):
             has = f"label holds class {classes - 1}" if label.ndim == 1 else f"label has {classes} columns"
             raise UserError(f"{path}: {has}, class_names has {len(found)} names")
-    check_fits(f"{path}: label of {len(label)} samples in {len(found)} classes", len(label) * len(found))
+    # Labels by class, and in scores how often which class was taken for which.
+    needed = max(len(label) * len(found), 8 * len(found) ** 2 if label.ndim == 1 else 0)
+    check_fits(f"{path}: label of {len(label)} samples in {len(found)} classes", needed)
     return found
 
 
@@ -177,11 +179,12 @@ def _check_names(names: np.ndarray, path: str | Path) -> tuple[str, ...]:
     if names.ndim != 1 or names.dtype.kind not in "Uiu":
         raise UserError(f"{path}: class_names is {names.dtype} {names.shape}; a list of different names is needed")
     found = [str(name) for name in names.tolist()]
+    first: dict[str, int] = {}
     for place, name in enumerate(found):
         if not name.strip() or not name.isprintable():
             raise UserError(f"{path}: class_names holds {name!r} for class {place}; every class needs a name")
-        if name in found[:place]:
-            raise UserError(f"{path}: class_names holds {name!r} for classes {found.index(name)} and {place}")
+        if first.setdefault(name, place) != place:
+            raise UserError(f"{path}: class_names holds {name!r} for classes {first[name]} and {place}")
     return tuple(found)
 
 

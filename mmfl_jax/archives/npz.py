@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import math
 import os
 import zipfile
@@ -40,11 +41,9 @@ def read_headers(path: Path) -> dict[str, Header]:
             raise UserError(f"{path}: no such file; arrays:FILE.npz needs a file written by numpy.savez")
         with zipfile.ZipFile(path) as file:
             members = file.infolist()
-            names = [member.filename for member in members]
-            if twice := [name for name in names if names.count(name) > 1]:
-                raise UserError(
-                    f"{path}: array {twice[0].removesuffix('.npy')!r} is there {names.count(twice[0])} times"
-                )
+            counts = collections.Counter(member.filename.removesuffix(".npy") for member in members)
+            if twice := [name for name, count in counts.items() if count > 1]:
+                raise UserError(f"{path}: array {twice[0]!r} is there {counts[twice[0]]} times")
             return {member.filename.removesuffix(".npy"): _header(path, file, member) for member in members}
     except UserError:
         raise

@@ -152,7 +152,14 @@ def test_zeros_that_unpack_to_more_than_the_machine_has(tmp_path, monkeypatch):
 def test_labels_that_take_more_than_the_machine_has(tmp_path, monkeypatch):
     monkeypatch.setattr("mmfl_jax.memory.available_bytes", lambda: 2**20)
     reference = save(tmp_path, series=np.ones((2000, 1)), label=np.arange(2000), region=None)
-    assert "label of 2000 samples in 2000 classes: 3.8 MiB of memory needed, this machine" in refusal(reference)
+    assert "label of 2000 samples in 2000 classes: 30.5 MiB of memory needed, this machine" in refusal(reference)
+
+
+def test_300000_classes_take_more_than_most_machines_have(tmp_path, monkeypatch):
+    monkeypatch.setattr("mmfl_jax.memory.available_bytes", lambda: 64 * 2**30)
+    names = np.arange(300_001)
+    line = refusal(save(tmp_path, label=np.array([0, 1, 2, 0, 1, 300_000]), class_names=names))
+    assert "label of 6 samples in 300001 classes: 671 GiB of memory needed, this machine has 64.0 GiB" in line
 
 
 def patch(path, signature, offset, value):
