@@ -13,6 +13,9 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 import rasterio
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 from rasterio.errors import NotGeoreferencedWarning
 
 from mmfl_jax import archives
@@ -420,3 +423,35 @@ def test_files_of_other_pixels(tmp_path):
         read_band(three, 60)
     with pytest.raises(UserError, match=r"complex\.tif: pixels are complex64; real numbers are needed"):
         read_band(write_tif(tmp_path / "complex.tif", pixels.astype(np.complex64)), 60)
+
+
+COLUMN = st.one_of(
+    hnp.arrays(hnp.scalar_dtypes() | hnp.unicode_string_dtypes(max_len=3), st.sampled_from([(4,), (4, 3)])),
+    hnp.arrays(hnp.floating_dtypes(), hnp.array_shapes(max_dims=5, max_side=4)),
+    hnp.arrays(hnp.nested_dtypes(max_leaves=2), (4,)),
+    hnp.arrays(hnp.integer_dtypes() | hnp.unsigned_integer_dtypes(), st.just(4)),
+    hnp.arrays(bool, (4, 3)),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    named=st.dictionaries(st.sampled_from(["label", "class_names", "split", "s1", "s2", "region", "", "+"]), COLUMN),
+    good=st.lists(st.sampled_from(["label", "s1", "split"]), unique=True),
+)
+@pytest.mark.filterwarnings("ignore")
+def test_any_columns(tmp_path_factory, named, good):
+    """What is right is read, and its images are numbers; all else is refused."""
+    right = {"label": [0, 1, 0, 1], "s1": np.arange(12.0).reshape(4, 3), "split": ["train", "train", "test", "test"]}
+    path = tmp_path_factory.mktemp("any") / "archive.npz"
+    np.savez(path, **named | {name: np.array(right[name]) for name in good})
+    try:
+        archive = archives.open(f"arrays:{path}")
+    except UserError as error:
+        lines = str(error).splitlines()
+    else:
+        lines = [json.dumps(archive.describe())]
+        assert not any(np.isinf(archive.read(m, np.arange(len(archive)))).any() for m in archive.modalities)
+        assert archive.labels.max() < len(archive.class_names)
+        assert all(len(values) == len(archive) for values in archive.attributes.values())
+    assert len(lines) == 1
