@@ -87,7 +87,7 @@ class Archive(abc.ABC):
         """
 
     def attribute(self, name: str) -> np.ndarray:
-        """Return one attribute of every sample, [samples].
+        """Return one attribute of every sample, [samples]; objects as their texts.
 
         Raises:
             UserError: no such attribute (lists those there are), or a sample without a value.
@@ -95,7 +95,7 @@ class Archive(abc.ABC):
         values = self.attributes[choose(name, self.attributes, f"attribute of archive {self.name}")]
         if (row := first_missing(values)) is not None:
             raise UserError(f"attribute {name!r} of archive {self.name}: sample {row} has none ({values[row]!r})")
-        return values
+        return values.astype(str) if values.dtype.kind == "O" else values
 
     def absent(self, modality: str) -> np.ndarray | None:
         """Return [samples] whether a sample has no value of a modality; None where only its images could tell."""
