@@ -58,10 +58,10 @@ class FeatureVectors(Archive):
 
 def federation(length: int) -> Federation:
     """Return the clients, which share 4,096 samples, and a test set."""
-    archive = FeatureVectors(4096, length)
-    starts = [i * SAMPLES % len(archive) for i in range(CLIENTS)]
+    archive = FeatureVectors(4096 + 32, length)
+    starts = [i * SAMPLES % 4096 for i in range(CLIENTS)]
     parts = [(f"client {i}", ("rgb",), np.arange(start, start + SAMPLES)) for i, start in enumerate(starts)]
-    return Federation.of(archive, parts, np.arange(32))
+    return Federation.of(archive, parts, np.arange(4096, 4096 + 32))
 
 
 def names(vocabulary: int) -> clip.Tokens:

@@ -167,7 +167,7 @@ def test_the_engine_equals_the_other_implementations(problem, file, algorithm, w
         client_optimizer="sgd",
         client_learning_rate=float(problem["learning_rate"]),
     )
-    federation = Federation.of(Samples(problem), clients, np.arange(3))
+    federation = Federation.of(Samples(problem), clients, np.zeros(0, np.int64))
     sim = Simulation(study, federation, make_model=lambda held: Softmax(problem))
     found = []
     for _ in range(5):
