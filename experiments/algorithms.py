@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 
 from mmfl_jax import Study, UserError
-from mmfl_jax.runs import sweep
+from mmfl_jax.commands import sweep
 from mmfl_jax.study import load_study
 
 METHODS = ("mf", "mf+fw+mim")

@@ -57,7 +57,7 @@ def table(output: Path, seeds: int) -> Table:
 
 
 if __name__ == "__main__":
-    from mmfl_jax.runs import sweep
+    from mmfl_jax.commands import sweep
 
     output, seeds = Path(sys.argv[1]), 3
     sweep(studies(seeds), output)

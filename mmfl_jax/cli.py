@@ -17,6 +17,7 @@ import tyro
 from tyro.conf import OmitArgPrefixes, Positional, UseAppendAction
 
 from mmfl_jax.errors import UserError
+from mmfl_jax.streams import guarded, say
 from mmfl_jax.study import Study, experiments, load_study
 
 
@@ -46,10 +47,10 @@ def run(reference: str, arguments: list[str]) -> None:
     study = chosen.study
     import jax
 
-    from mmfl_jax import runs
+    from mmfl_jax import commands
     from mmfl_jax.build import check
-    from mmfl_jax.report import result_table, write_report
     from mmfl_jax.runs import directory
+    from mmfl_jax.runs.files import writing
     from mmfl_jax.simulation import Simulation
 
     check(study)
@@ -57,16 +58,23 @@ def run(reference: str, arguments: list[str]) -> None:
     if chosen.resume and chosen.run_dir is None:
         raise UserError("--resume needs --run-dir, the directory of the run to continue")
     run_dir = chosen.run_dir or directory.fresh_run_dir(study)
+    directory.check(run_dir, study, chosen.resume)  # refuse before the archive is read
     if chosen.compilation_cache is not None:
+        with writing(chosen.compilation_cache):
+            chosen.compilation_cache.mkdir(parents=True, exist_ok=True)
         jax.config.update("jax_compilation_cache_dir", str(chosen.compilation_cache))
-    directory.Writer(run_dir, study, chosen.resume)  # refuse before the archive is read
-    simulation = Simulation(study)
-    summary = runs.run(simulation, run_dir, resume=chosen.resume, quiet=chosen.quiet, tensorboard=chosen.tensorboard)
-    if chosen.bounds:
-        summary = runs.run_bounds(simulation, run_dir, quiet=chosen.quiet)
-        write_report(run_dir)
+    summary = commands.run(
+        Simulation(study),
+        run_dir,
+        resume=chosen.resume,
+        quiet=chosen.quiet,
+        tensorboard=chosen.tensorboard,
+        bounds=chosen.bounds,
+    )
     if not chosen.quiet:
         from rich.console import Console
+
+        from mmfl_jax.report import result_table
 
         Console().print(result_table(summary))
         print(f"report: {run_dir / 'report.html'}")
@@ -112,9 +120,9 @@ def sweep(reference: str, arguments: list[str]) -> None:
     grid = make_grid(chosen.study, chosen.vary, chosen.folds, chosen.seeds)
     studies = open_grid(chosen.run_dir, grid)
     _make_devices(max(study.devices for study in studies))
-    from mmfl_jax import runs
+    from mmfl_jax import commands
 
-    runs.sweep(studies, chosen.run_dir, tuple(grid.folds), quiet=chosen.quiet)
+    commands.sweep(studies, chosen.run_dir, tuple(grid.folds), quiet=chosen.quiet)
 
 
 def evaluate(run_dir: Annotated[Path, Positional], archive: str | None = None, best: bool = False) -> None:
@@ -130,11 +138,13 @@ def evaluate(run_dir: Annotated[Path, Positional], archive: str | None = None, b
     from mmfl_jax import runs
     from mmfl_jax.build import open_archive
     from mmfl_jax.report import result_table
+    from mmfl_jax.runs.files import write_whole
 
     simulation = runs.load(run_dir, best=best)
     scores = simulation.evaluate(open_archive(simulation.study.replace(archive=archive)) if archive else None)
     name, shown = simulation.study.archive if archive is None else archive, run_dir / "evaluation.json"
-    shown.write_text(json.dumps({"round": simulation.round_number, "archive": name, "evaluation": scores}, indent=2))
+    found = {"round": simulation.round_number, "archive": name, "evaluation": scores}
+    write_whole(shown, json.dumps(found, indent=2))
     table = {"rounds": simulation.round_number, "evaluation": scores}
     if archive is None:
         table["baseline"] = simulation.baseline()
@@ -246,7 +256,7 @@ def _dispatch(arguments: list[str]) -> None:
 
 
 def _one_line(message: Warning | str, *place: Any, **more: Any) -> None:
-    print(f"mmfl-jax: {' '.join(str(message).split())}", file=sys.stderr)
+    say(str(message))
 
 
 def main(arguments: list[str] | None = None) -> Any:
@@ -261,17 +271,18 @@ def main(arguments: list[str] | None = None) -> Any:
     import logging
 
     logging.getLogger("absl").setLevel(logging.ERROR)
-    from mmfl_jax.runs import Stopped
+    from mmfl_jax.runs.signals import Stopped, watched
 
     try:
-        _dispatch(arguments)
+        with watched(), guarded():
+            _dispatch(arguments)
     except BrokenPipeError:  # the reader of a pipe has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (UserError, OSError) as error:  # OSError: a disk that is full, a file that may not be written
+        pass
+    except (UserError, OSError) as error:
         if debug:
             raise
-        print(f"mmfl-jax: {' '.join(str(error).split())}", file=sys.stderr)
+        say(str(error))
         sys.exit(2)
     except Stopped as stop:
-        print(f"mmfl-jax: {stop}", file=sys.stderr)
+        say(str(stop))
         sys.exit(128 + stop.signal)

@@ -15,8 +15,9 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from mmfl_jax import Study, archives
 from mmfl_jax.cli import main
+from mmfl_jax.commands import sweep
 from mmfl_jax.errors import UserError
-from mmfl_jax.runs import Stopped, grid, loop, sweep, sweeps
+from mmfl_jax.runs import Stopped, grid, loop, sweeps
 from mmfl_jax.study import load_study
 
 BASE = Study(name="base")
@@ -98,7 +99,11 @@ def test_a_killed_sweep_goes_on_bit_exactly(whole, study, tmp_path, capsys):
     # What a kill before the first checkpoint leaves of the third run.
     third = output / NAMES[2]
     (third / "checkpoints" / "1.orbax-checkpoint-tmp-0").mkdir(parents=True)
-    (third / "config.json.part").write_text("{")
+    shutil.copy(whole / NAMES[2] / "config.json", third)
+    (third / "federation.json.part").write_text("{")
+    fourth = output / NAMES[3]  # and before it wrote its options
+    fourth.mkdir()
+    (fourth / "config.json.part").write_text("{")
     main(command)
     said = capsys.readouterr().err.splitlines()
     assert [line for line in said if "took" not in line][1:] == [f"3/4 {NAMES[2]}", f"4/4 {NAMES[3]}"]
@@ -295,7 +300,7 @@ def test_a_stopped_sweep_says_how_to_go_on(study, tmp_path, monkeypatch, when):
         def stop(run_dir):
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(sweeps, "_clear", stop)
+        monkeypatch.setattr(sweeps, "read_summary", stop)
         where = "in run0, run 1 of 1"
     with pytest.raises(Stopped) as caught:
         sweep(studies, tmp_path, quiet=True)

@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from mmfl_jax.errors import UserError
-from mmfl_jax.runs.directory import write_whole
+from mmfl_jax.runs.directory import fields_of
+from mmfl_jax.runs.files import write_whole
+from mmfl_jax.runs.lock import LOCK, locked
 from mmfl_jax.study import Study
 
 #: Records the grid in the sweep's directory, so that the same command goes on there.
@@ -70,23 +72,21 @@ def open_grid(output: Path, grid: Grid) -> list[Study]:
         UserError: for a directory of something else, or of a sweep that this grid does not contain.
     """
     path = output / SWEEP
-    if path.exists():
-        before = _read(path)
-        _check_contains(output, grid, before)
-    elif output.exists() and (not output.is_dir() or any(output.iterdir())):
+    if not path.exists() and output.exists() and (not output.is_dir() or any(p.name != LOCK for p in output.iterdir())):
         raise UserError(f"--run-dir {output} exists and holds no {SWEEP}; name the directory of a sweep, or a new one")
-    else:
-        before = {"runs": {}}
-    names = {_key(values): name for name, values in before["runs"].items()}
-    runs: dict[str, dict[str, Any]] = dict(before["runs"])
-    studies = []
-    for point in grid.points():
-        name = names.get(_key(point)) or _free_name(grid, point, runs)
-        runs[name] = point
-        studies.append(grid.base.replace(**point, name=name))
-    output.mkdir(parents=True, exist_ok=True)
-    record = {"study": dataclasses.asdict(grid.base), "vary": grid.vary, "folds": grid.folds, "seeds": grid.seeds}
-    write_whole(path, json.dumps({**record, "runs": runs}, indent=2))
+    with locked(output):
+        before = _read(path) if path.exists() else {"runs": {}}
+        if path.exists():
+            _check_contains(output, grid, before)
+        names = {_key(values): name for name, values in before["runs"].items()}
+        runs: dict[str, dict[str, Any]] = dict(before["runs"])
+        studies = []
+        for point in grid.points():
+            name = names.get(_key(point)) or _free_name(grid, point, runs)
+            runs[name] = point
+            studies.append(grid.base.replace(**point, name=name))
+        record = {"study": fields_of(grid.base), "vary": grid.vary, "folds": grid.folds, "seeds": grid.seeds}
+        write_whole(path, json.dumps({**record, "runs": runs}, indent=2))
     return studies
 
 
@@ -135,10 +135,10 @@ def _value(flag: str, field: str, kind: type, text: str) -> Any:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        record = json.loads(path.read_text())
+        record = json.loads(path.read_bytes())
         if all(isinstance(record[key], dict) for key in ("study", "vary", "folds", "runs")) and record["seeds"] > 0:
             return record
-    except (ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         pass
     raise UserError(f"{path} is not the record of a sweep; sweep in a new directory")
 
@@ -156,7 +156,7 @@ def _check_contains(output: Path, grid: Grid, before: dict[str, Any]) -> None:
                 raise UserError(f"{flag} {field} lacks {lacking[0]!r}, which {where} has; {advice}")
     if grid.seeds < before["seeds"]:
         raise UserError(f"--seeds {grid.seeds}: {where} has {before['seeds']}; {advice}")
-    for field, value in dataclasses.asdict(grid.base).items():
+    for field, value in fields_of(grid.base).items():
         # What is varied is set by each run. A field that a record of another version lacks has its default.
         if field == "name" or field in grid.vary or field in grid.folds or field not in before["study"]:
             continue
