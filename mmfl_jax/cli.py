@@ -8,6 +8,7 @@ import dataclasses
 import json
 import os
 import sys
+import threading
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -259,18 +260,25 @@ def _one_line(message: Warning | str, *place: Any, **more: Any) -> None:
     say(str(message))
 
 
+def _of_main_thread(*error: Any) -> None:
+    # TensorStore's threads print what they meet on a full disk; the checkpoint's own error says it.
+    if threading.current_thread() is threading.main_thread():
+        sys.__excepthook__(*error)
+
+
 def main(arguments: list[str] | None = None) -> Any:
     """Run the command line; leave with exit code 2 after a mistake of the user."""
     arguments = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in arguments
     if not debug:
         warnings.showwarning = _one_line  # a user wants what happened, not the line of ours that says so
+        sys.excepthook = _of_main_thread
     arguments = [argument for argument in arguments if argument != "--debug"]
     # Orbax and absl tell at length what they do; a user wants the table.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import logging
 
-    logging.getLogger("absl").setLevel(logging.ERROR)
+    logging.getLogger("absl").setLevel(logging.ERROR if debug else logging.CRITICAL)
     from mmfl_jax.runs.signals import Stopped, watched
 
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,7 +19,10 @@ _SCORE = "score"
 
 
 def _reason(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+    """Return the first line of what an error says, or what TensorStore heard of the system, which it tells last."""
+    said = str(error).strip() or type(error).__name__
+    system = re.search(r"([^:\n]+) \[os_error_code=", said)
+    return system[1].strip() if system else said.splitlines()[0][:200]
 
 
 def saved_rounds(directory: Path) -> list[int]:

@@ -54,8 +54,12 @@ def check(run_dir: Path, study: Study, resume: bool) -> None:
 
 
 def begun(run_dir: Path) -> bool:
-    """Tell whether a run has written anything there; what one leaves that was killed at once does not count."""
-    return run_dir.exists() and any(path.name not in (LOCK, f"{CONFIG}.part") for path in run_dir.iterdir())
+    """Tell whether anything is there but what a run leaves that was killed at once."""
+    left = {LOCK, f"{CONFIG}.part"}
+    checkpoints = run_dir / CHECKPOINTS
+    if checkpoints.is_dir() and not any(checkpoints.iterdir()):
+        left.add(CHECKPOINTS)
+    return run_dir.exists() and any(path.name not in left for path in run_dir.iterdir())
 
 
 def _check_mine(run_dir: Path, study: Study, resume: bool) -> None:

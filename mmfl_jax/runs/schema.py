@@ -14,8 +14,8 @@ from mmfl_jax.study import Study
 
 CONFIG, FEDERATION, METRICS, SUMMARY = "config.json", "federation.json", "metrics.jsonl", "summary.json"
 
-# A number is a number (no text, no truth value); what else a file says is kept as it is.
-_AS_WRITTEN = ConfigDict(extra="allow", strict=True)
+# What else a file says is kept as it is.
+_AS_WRITTEN = ConfigDict(extra="allow")
 _Count = Annotated[int, Field(ge=0)]
 _Score = float | None | str | list[float | None] | list[list[float]]
 _Evaluation = dict[str, dict[str, _Score]]
@@ -120,6 +120,7 @@ class SummaryFile(TypedDict):
     clients: NotRequired[list[dict[str, Any]]]
 
 
+_STUDY: TypeAdapter[Any] = TypeAdapter(Study)
 _FEDERATION: TypeAdapter[Any] = TypeAdapter(FederationFile)
 _LINE: TypeAdapter[Any] = TypeAdapter(Annotated[RoundLine | EvaluationLine, Field(discriminator="kind")])
 _SUMMARY: TypeAdapter[Any] = TypeAdapter(SummaryFile)
@@ -136,6 +137,7 @@ def read_config(run_dir: Path) -> Study:
         study = Study.from_json(path)
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} is not a study's configuration: {error}") from None
+    _parsed(_STUDY, study.to_json().encode(), f"{path}")
     return study
 
 
@@ -207,7 +209,7 @@ def _bytes(path: Path) -> bytes:
 def _parsed(adapter: TypeAdapter[Any], text: bytes, where: str) -> Any:
     """Return what ``text`` holds, as it stands there, once it is known to be what it should."""
     try:
-        adapter.validate_json(text)
+        adapter.validate_json(text, strict=True)  # a number is a number: no text, no truth value
         return json.loads(text)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
