@@ -104,7 +104,7 @@ def test_many_configurations_have_a_figure_of_all_scores_and_lines_of_the_best(t
 
 
 def test_a_baseline_whose_name_several_rows_have_is_asked_by_directory(tmp_path):
-    runs = [make_run(tmp_path / f"{i}" / "mf", [0, 0.5], rate=i) for i in range(2)]
+    runs = [make_run(tmp_path / f"{i}" / "mf", [0, 0.5], width=i) for i in range(2)]
     with pytest.raises(UserError, match="'mf' is the name of 2 rows; give the directory of a run"):
         report.compare(runs, baseline="mf")
     assert [row["against"] is None for row in report.compare(runs, baseline=str(runs[1]))] == [False, True]

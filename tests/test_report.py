@@ -346,9 +346,10 @@ def test_the_engine_needs_neither_rich_nor_matplotlib():
 
 
 def test_progress_says_what_privacy_has_cost(capsys):
-    with report.RoundProgress(2) as progress:
-        progress.round({"round": 1, "loss": 1.0})
-        progress.evaluation(1, {"s1": {"accuracy": 0.5}}, epsilon=3.14159)
+    progress = report.RoundProgress()
+    progress.begin(0, 2)
+    progress.round({"round": 1, "loss": 1.0})
+    progress.evaluation(1, {"s1": {"accuracy": 0.5}}, {"epsilon": 3.14159, "delta": 1e-5})
     assert "· ε 3.14\n" in capsys.readouterr().err
 
 
@@ -374,7 +375,7 @@ def test_bounds_and_privacy_are_shown(tmp_path):
     assert [text.count(f"bound: {name}") for name in ("centralized, s1+s2", "local, s1 ", "local, s2 ")] == [1, 1, 1]
     summary["bounds"]["local"] = [0.1]
     (run / "summary.json").write_text(json.dumps(summary))
-    with pytest.raises(UserError, match="bounds: local must hold"):
+    with pytest.raises(UserError, match=r"summary.json: bounds.local: input should be"):
         report.write_report(run)
 
 

@@ -106,9 +106,7 @@ class RunDirectory(Listener):
         """Add what was measured in a round to the metrics."""
         self._line({"kind": "round", **row})
 
-    def evaluation(
-        self, round: int, evaluation: Mapping[str, Mapping[str, Any]], privacy: Privacy = None
-    ) -> None:
+    def evaluation(self, round: int, evaluation: Mapping[str, Mapping[str, Any]], privacy: Privacy = None) -> None:
         """Add scores to the metrics."""
         self._line({"kind": "evaluation", "round": round, "evaluation": evaluation, **(privacy or {})})
 

@@ -18,9 +18,7 @@ class Listener:
     def round(self, row: Mapping[str, Any]) -> None:
         """Hear what was measured in a round, with its number ``round``."""
 
-    def evaluation(
-        self, round: int, evaluation: Mapping[str, Mapping[str, Any]], privacy: Privacy = None
-    ) -> None:
+    def evaluation(self, round: int, evaluation: Mapping[str, Mapping[str, Any]], privacy: Privacy = None) -> None:
         """Hear the scores by modality set after a round, 0 before training, and what privacy has cost so far."""
 
     def close(self) -> None:

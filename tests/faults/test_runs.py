@@ -254,11 +254,12 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_from_what_was_saved(run, ha
     assert sim.run(half, resume=True, report=False)["state_sha256"] == whole["state_sha256"]
 
 
-def test_metrics_that_are_removed_while_the_run_goes_are_told(run, half, monkeypatch):
+@pytest.mark.parametrize("remove", [lambda f: (f / "metrics.jsonl").unlink(), shutil.rmtree])
+def test_what_is_removed_while_the_run_goes_is_told(run, half, monkeypatch, remove):
     begin = loop._Loop.round
 
     def round(self, last):
-        (half / "metrics.jsonl").unlink()
+        remove(half)
         begin(self, last)
 
     monkeypatch.setattr(loop._Loop, "round", round)
