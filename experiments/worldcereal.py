@@ -13,7 +13,7 @@ from pathlib import Path
 
 from mmfl_jax import Study
 
-study = Study(
+study = Study.of(
     name="worldcereal",
     archive="arrays:worldcereal_canada.npz",
     modalities="s1,s2",

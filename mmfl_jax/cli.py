@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import contextlib
-import dataclasses
 import json
 import os
 import sys
@@ -14,15 +13,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import tyro
 from tyro.conf import OmitArgPrefixes, Positional, UseAppendAction
 
+from mmfl_jax.arguments import parse
 from mmfl_jax.errors import UserError
+from mmfl_jax.options import Positive, options
 from mmfl_jax.streams import guarded, say
 from mmfl_jax.study import Study, experiments, load_study
 
 
-@dataclasses.dataclass(frozen=True)
+@options
 class Run:
     """Run a study, and write its run directory."""
 
@@ -44,18 +44,18 @@ class Run:
 def run(reference: str, arguments: list[str]) -> None:
     """Run the study ``reference`` with the options in ``arguments``."""
     study = load_study(reference)
-    chosen = tyro.cli(Run, prog=f"mmfl-jax run {reference}", args=arguments, default=Run(study=study))
+    chosen = parse(Run, f"mmfl-jax run {reference}", arguments, Run(study=study))
     study = chosen.study
     import jax
 
     from mmfl_jax import commands
-    from mmfl_jax.build import check
     from mmfl_jax.runs import directory
     from mmfl_jax.runs.files import writing
     from mmfl_jax.simulation import Simulation
+    from mmfl_jax.study.build import check
 
     check(study)
-    _make_devices(study.devices)
+    _make_devices(study.execution.devices)
     if chosen.resume and chosen.run_dir is None:
         raise UserError("--resume needs --run-dir, the directory of the run to continue")
     run_dir = chosen.run_dir or directory.fresh_run_dir(study)
@@ -90,7 +90,7 @@ def _make_devices(devices: int) -> None:
             jax.config.update("jax_num_cpu_devices", devices)
 
 
-@dataclasses.dataclass(frozen=True)
+@options
 class Sweep:
     """Run a study for every combination of values and every seed, and compare; the same command goes on after a stop.
 
@@ -102,7 +102,7 @@ class Sweep:
     """FIELD=VALUE,VALUE: a field of the study and its values; may be given again for further fields."""
     folds: UseAppendAction[tuple[str, ...]] = ()
     """FIELD=VALUE,VALUE: as --vary, but the values' runs count as one, by their mean."""
-    seeds: int = 1
+    seeds: Positive = 1
     """How many seeds, from --seed on."""
     run_dir: Path | None = None
     """Directory of the sweep."""
@@ -113,14 +113,14 @@ class Sweep:
 def sweep(reference: str, arguments: list[str]) -> None:
     """Sweep over the study ``reference`` with the options in ``arguments``."""
     study = load_study(reference)
-    chosen = tyro.cli(Sweep, prog=f"mmfl-jax sweep {reference}", args=arguments, default=Sweep(study=study))
+    chosen = parse(Sweep, f"mmfl-jax sweep {reference}", arguments, Sweep(study=study))
     if chosen.run_dir is None:
         raise UserError("mmfl-jax sweep needs --run-dir, the directory of the sweep")
     from mmfl_jax.runs.grid import make_grid, open_grid
 
     grid = make_grid(chosen.study, chosen.vary, chosen.folds, chosen.seeds)
     studies = open_grid(chosen.run_dir, grid)
-    _make_devices(max(study.devices for study in studies))
+    _make_devices(max(study.execution.devices for study in studies))
     from mmfl_jax import commands
 
     commands.sweep(studies, chosen.run_dir, tuple(grid.folds), quiet=chosen.quiet)
@@ -137,13 +137,13 @@ def evaluate(run_dir: Annotated[Path, Positional], archive: str | None = None, b
     from rich.console import Console
 
     from mmfl_jax import runs
-    from mmfl_jax.build import open_archive
     from mmfl_jax.report import result_table
     from mmfl_jax.runs.files import write_whole
+    from mmfl_jax.study.build import open_archive
 
     simulation = runs.load(run_dir, best=best)
     scores = simulation.evaluate(open_archive(simulation.study.replace(archive=archive)) if archive else None)
-    name, shown = simulation.study.archive if archive is None else archive, run_dir / "evaluation.json"
+    name, shown = simulation.study.data.archive if archive is None else archive, run_dir / "evaluation.json"
     found = {"round": simulation.round_number, "archive": name, "evaluation": scores}
     write_whole(shown, json.dumps(found, indent=2))
     table = {"rounds": simulation.round_number, "evaluation": scores}
@@ -251,7 +251,7 @@ def _dispatch(arguments: list[str]) -> None:
             raise UserError(f"mmfl-jax {command} needs a STUDY first, such as quickstart")
         STUDY_COMMANDS[command](rest[0], rest[1:])
     elif command in COMMANDS:
-        tyro.cli(COMMANDS[command], prog=f"mmfl-jax {command}", args=rest)
+        parse(COMMANDS[command], f"mmfl-jax {command}", rest)
     else:
         raise UserError(f"command {command!r} is unknown; one of {', '.join([*STUDY_COMMANDS, *COMMANDS])}")
 

@@ -20,7 +20,7 @@ TEENY = dataclasses.replace(
 
 def test_a_run_leaves_what_its_page_shows(tmp_path):
     folder = clip.save(clip.CLIP(TEENY, rngs=nnx.Rngs(0)), tmp_path / "clip", trained_classes=["pastures"])
-    study = Study(
+    study = Study.of(
         archive="twinscenes",
         samples=84,
         clip=str(folder),

@@ -20,7 +20,7 @@ from mmfl_jax.errors import UserError
 from mmfl_jax.runs import Stopped, grid, loop, sweeps
 from mmfl_jax.study import load_study
 
-BASE = Study(name="base")
+BASE = Study.of(name="base")
 NAMES = ["mf-batch_size=8-seed0", "mf-batch_size=16-seed0", "mf-batch_size=8-seed1", "mf-batch_size=16-seed1"]
 
 
@@ -52,8 +52,8 @@ def whole(study, tmp_path_factory):
 
 def test_a_sweep_runs_every_combination_and_compares(whole, study, capsys):
     assert sorted(summaries(whole)) == sorted(NAMES)
-    configs = [json.loads((whole / name / "config.json").read_text()) for name in NAMES]
-    assert [(config["batch_size"], config["seed"]) for config in configs] == [(8, 0), (16, 0), (8, 1), (16, 1)]
+    configs = [Study.from_json(whole / name / "config.json").training for name in NAMES]
+    assert [(config.batch_size, config.seed) for config in configs] == [(8, 0), (16, 0), (8, 1), (16, 1)]
     rows = json.loads((whole / "comparison.json").read_text())
     assert [(row["name"], row["seeds"]) for row in rows] == [("mf-batch_size=8", [0, 1]), ("mf-batch_size=16", [0, 1])]
     assert rows[1]["against"]["scores"]["s1+s2"]["accuracy"]["n"] == 2
@@ -164,10 +164,10 @@ def test_a_directory_of_something_else_is_left_as_it_is(tmp_path):
     [
         (["batchsize=8"], "--vary batchsize: a study has no such field; did you mean batch_size?"),
         (["batch_size"], "--vary 'batch_size' has no values; give --vary FIELD=VALUE,VALUE"),
-        (["batch_size=8,x"], "--vary batch_size: 'x' is not a whole number"),
-        (["batch_size=8,"], "--vary batch_size: '' is not a whole number"),
-        (["client_learning_rate=nan"], "--vary client_learning_rate: 'nan' is not a number"),
-        (["flips=yes"], "--vary flips: 'yes' is not true or false"),
+        (["batch_size=8,x"], "--vary batch_size='x': must be a whole number from 1 to"),
+        (["batch_size=8,"], "--vary batch_size='': must be a whole number from 1 to"),
+        (["client_learning_rate=nan"], "--vary client_learning_rate=nan: must be a finite number above 0"),
+        (["flips=yes"], "--vary flips='yes': must be True or False"),
         (["batch_size=8,8"], "--vary batch_size: 8 is given twice"),
         (["client_learning_rate=0.1,1e-1"], "--vary client_learning_rate: 0.1 is given twice"),
         (["batch_size=8", "batch-size=16"], "--vary batch_size is given twice"),
@@ -192,7 +192,10 @@ def test_a_field_is_varied_or_averaged():
 def test_values_have_their_fields_types_and_runs_names_of_their_own(tmp_path):
     made = make("flips=true,False", "client_learning_rate=1e-3,2", "private=norm,", folds=["test_split=a/b:1,a_b_1"])
     studies = grid.open_grid(tmp_path / "new", made)
-    assert [(s.flips, s.client_learning_rate, s.private, s.test_split) for s in studies[:5]] == [
+    assert [
+        (s.training.flips, s.training.client_learning_rate, s.method.private, s.federation.test_split)
+        for s in studies[:5]
+    ] == [
         (True, 0.001, "norm", "a/b:1"),
         (True, 0.001, "norm", "a_b_1"),
         (True, 0.001, "", "a/b:1"),
@@ -209,7 +212,7 @@ def test_values_have_their_fields_types_and_runs_names_of_their_own(tmp_path):
     assert len({name.casefold() for name in names}) == 4
     assert all(len(name) <= 120 and "/" not in name and not name.startswith(".") for name in names)
     again = grid.open_grid(tmp_path / "clash", make(f"archive={'x' * 300},../A_B,../a_b,../a:b"))
-    assert {study.archive: study.name for study in again} == {study.archive: study.name for study in clash}
+    assert {study.data.archive: study.name for study in again} == {study.data.archive: study.name for study in clash}
 
 
 def test_a_failed_run_does_not_lose_the_others(study, tmp_path, capsys, request):
@@ -221,16 +224,18 @@ def test_a_failed_run_does_not_lose_the_others(study, tmp_path, capsys, request)
     )
     jax.jit(lambda x: x + 1)(1.0)
     with pytest.raises(SystemExit) as left:
-        main(["sweep", study, "--vary", "batch_size=0,16", "--run-dir", str(output), "--rounds", "1"])
+        main(["sweep", study, "--vary", "clients=97,4", "--run-dir", str(output), "--rounds", "1"])
     assert left.value.code == 2
-    assert list(summaries(output)) == ["batch_size=16-seed0"]
+    assert list(summaries(output)) == ["clients=4-seed0"]
     assert any((output / "cache").iterdir())
     assert jax.config.values["jax_compilation_cache_dir"] == mine
     out, err = capsys.readouterr()
-    assert "batch_size=16" in out
-    assert [row["name"] for row in json.loads((output / "comparison.json").read_text())] == ["batch_size=16-seed0"]
+    assert "clients=4" in out
+    assert [row["name"] for row in json.loads((output / "comparison.json").read_text())] == ["clients=4-seed0"]
     lines = err.splitlines()
-    assert lines[-2] == "failed: batch_size=0-seed0: --batch-size must be positive, not 0"
+    assert (
+        lines[-2] == "failed: clients=97-seed0: --clients 97 is more than the 96 training samples: some would have none"
+    )
     assert lines[-1] == "mmfl-jax: 1 of 2 runs failed, as told above; the same command tries them again"
 
 

@@ -37,12 +37,12 @@ def run_bounds(
     from mmfl_jax.simulation import Simulation
 
     # A federation of flipped labels is the attack's own.
-    federation = None if simulation.study.attack == "label_flip" else simulation.federation
+    federation = None if simulation.study.federation.attack == "label_flip" else simulation.federation
     bounds = {}
     for name in BOUNDS:
         own = run_dir / FOLDER / name
         study = simulation.study.replace(algorithm=name, name=name, **_PLAIN)
-        if read_summary(own).get("rounds") != study.rounds:
+        if read_summary(own).get("rounds") != study.training.rounds:
             run(Simulation(study, federation), own, resume=begun(own), listeners=listeners())
         bounds[name] = read_summary(own)["evaluation"]
     with locked(run_dir):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -15,21 +14,11 @@ from mmfl_jax.runs.files import write_whole, writing
 from mmfl_jax.runs.listeners import Listener, Privacy
 from mmfl_jax.runs.lock import LOCK, check_free, locked
 from mmfl_jax.runs.schema import CONFIG, FEDERATION, METRICS, SUMMARY, read_config, read_federation, read_metrics
-from mmfl_jax.study import Study
+from mmfl_jax.study import OPTIONS, Study
 
 CHECKPOINTS = "checkpoints"
 # What may differ between a run and its continuation: how long and how it runs, not what it computes.
-_FREE = {
-    "name",
-    "rounds",
-    "chunk_size",
-    "devices",
-    "stream_mb",
-    "evaluate_every",
-    "evaluate_clients",
-    "checkpoint_every",
-    "feature_cache",
-}
+_FREE = {"name", "rounds"} | {name for name, option in OPTIONS.items() if option.group == ("execution",)}
 
 
 def fresh_run_dir(study: Study) -> Path:
@@ -170,23 +159,18 @@ def check_same_federation(run_dir: Path, federation: Mapping[str, Any]) -> None:
             raise UserError(f"{path}: the run's images of {modality} are not those found now; {advice}")
 
 
-def fields_of(study: Study) -> dict[str, Any]:
-    """Return a study's options by name."""
-    return dataclasses.asdict(study)
-
-
 def check_same_study(run_dir: Path, study: Study) -> None:
     """Raise UserError when a run was made with other options than ``study``'s that decide what it computes."""
-    before = fields_of(read_config(run_dir))
-    for field, value in fields_of(study).items():
+    before = read_config(run_dir).flat()
+    for field, value in study.flat().items():
         if field not in _FREE and before[field] != value:
             raise UserError(
                 f"--resume: {run_dir / CONFIG} was run with {field} {before[field]!r}, not {value!r}; "
                 "give the same options, or run in a new directory"
             )
-    schedules = {study.learning_rate_schedule, study.server_schedule}
-    if schedules != {"constant"} and before["rounds"] != study.rounds:
+    schedules = {study.training.learning_rate_schedule, study.algorithm.server_schedule}
+    if schedules != {"constant"} and before["rounds"] != study.training.rounds:
         raise UserError(
             f"--resume: the cosine schedule was laid out for {before['rounds']} rounds, "
-            f"not {study.rounds}; give the same --rounds"
+            f"not {study.training.rounds}; give the same --rounds"
         )

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 
-from mmfl_jax import build_clip
 from mmfl_jax.errors import Diverged, UserError
 from mmfl_jax.evaluation import personal
 from mmfl_jax.runs import predictions
@@ -21,6 +20,7 @@ from mmfl_jax.runs.directory import CHECKPOINTS, RunDirectory, check_same_federa
 from mmfl_jax.runs.listeners import Listener
 from mmfl_jax.runs.schema import read_config
 from mmfl_jax.runs.signals import Stopped, graceful
+from mmfl_jax.study import build_clip
 
 if TYPE_CHECKING:
     from mmfl_jax.federation import Federation
@@ -57,18 +57,18 @@ def run(
             heard.insert(0, disk.directory)
         for listener in heard:
             stack.callback(listener.close)
-            listener.begin(first, study.rounds)
+            listener.begin(first, study.training.rounds)
         loop = _Loop(simulation, disk, heard)
         if first == 0:
             loop.evaluate()
-        if first < study.rounds:
+        if first < study.training.rounds:
             simulation.compile()
         with graceful() as caught:
-            for number in range(first + 1, study.rounds + 1):
-                loop.round(number == study.rounds)
+            for number in range(first + 1, study.training.rounds + 1):
+                loop.round(number == study.training.rounds)
                 if caught:
                     loop.save()
-                    where = f"after round {number} of {study.rounds}"
+                    where = f"after round {number} of {study.training.rounds}"
                     raise Stopped(caught[0], where, f"continue with --resume --run-dir {run_dir}" if run_dir else "")
         summary = loop.summary(facts)
         if disk is not None:
@@ -93,7 +93,7 @@ def _disk(simulation: Simulation, run_dir: Path, resume: bool, federation: dict[
             check_same_federation(run_dir, federation)
             _restore(simulation, checkpoints)
         first = simulation.round_number
-        if first > study.rounds:
+        if first > study.training.rounds:
             raise UserError(f"--resume: {run_dir} has done {first} rounds already; give --rounds {first} or more")
         directory.open(study, federation, first)
         yield _Disk(directory, checkpoints)
@@ -146,9 +146,9 @@ class _Loop:
         self.rows.append(row)
         for listener in self.listeners:
             listener.round(row)
-        if number % study.evaluate_every == 0 or last:
+        if number % study.execution.evaluate_every == 0 or last:
             self.evaluate()
-        if number % study.checkpoint_every == 0 or last:
+        if number % study.execution.checkpoint_every == 0 or last:
             self.save()
 
     def evaluate(self) -> None:
@@ -210,7 +210,7 @@ class _Loop:
             summary["clip"] = build_clip.facts(simulation.study) if simulation.own_model else {}
         if self.disk is not None:
             predictions.keep(simulation, self.disk.directory.path, accuracy)
-        if simulation.study.evaluate_clients:
+        if simulation.study.execution.evaluate_clients:
             summary["clients"] = simulation.evaluate_clients()
         return summary
 

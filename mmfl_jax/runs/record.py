@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from mmfl_jax.errors import UserError
-from mmfl_jax.runs.directory import fields_of
 from mmfl_jax.runs.schema import (
     CONFIG,
     FEDERATION,
@@ -157,7 +156,7 @@ def read_run(run_dir: Path) -> RunRecord:
         raise UserError(f"{run_dir}: no such run directory")
     if missing := [name for name in (CONFIG, FEDERATION, METRICS) if not (run_dir / name).is_file()]:
         raise UserError(f"{run_dir}: not a run directory, it has no {' and no '.join(missing)}")
-    config, lines, summary = fields_of(read_config(run_dir)), read_metrics(run_dir), read_summary(run_dir)
+    config, lines, summary = read_config(run_dir).flat(), read_metrics(run_dir), read_summary(run_dir)
     if summary and summary["rounds"] < config["rounds"]:  # of before, when the run was to end earlier
         summary = {}
     record = RunRecord(

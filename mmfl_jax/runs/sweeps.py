@@ -27,8 +27,8 @@ from mmfl_jax.study import Study
 #: Keeps compiled programs beside a sweep's runs.
 CACHE = "cache"
 _CACHE_OPTIONS = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
-#: Bytes of images that a sweep keeps in memory from run to run, and the fields that decide which they are.
-_KEEP, _ARCHIVE = 1 << 30, ("archive", "modalities", "image_size", "samples", "bands", "resampling", "seed")
+#: Bytes of images that a sweep keeps in memory from run to run.
+_KEEP = 1 << 30
 
 
 class Progress(Protocol):
@@ -88,13 +88,12 @@ def _run(
     """Run a study to its end, from where it stands."""
     if summary := read_summary(run_dir):
         check_same_study(run_dir, study)
-        if summary["rounds"] != study.rounds:
-            raise UserError(
-                f"{run_dir} has finished with rounds {summary['rounds']}, not {study.rounds}; sweep in a new directory"
-            )
+        done, rounds = summary["rounds"], study.training.rounds
+        if done != rounds:
+            raise UserError(f"{run_dir} has finished with rounds {done}, not {rounds}; sweep in a new directory")
         return
-    from mmfl_jax.build import check, open_federation
     from mmfl_jax.simulation import Simulation
+    from mmfl_jax.study.build import check, open_federation
 
     check(study)
     resume = run_dir.is_dir() and begun(run_dir)
@@ -141,11 +140,11 @@ class _Archives:
 
     def of(self, study: Study) -> Archive:
         """Return the archive of a study, kept while its images and the others' fit into ``_KEEP``."""
-        from mmfl_jax.build import open_archive
+        from mmfl_jax.study.build import open_archive
 
-        if methods.find(study.method).on_features:  # which are kept on disk
+        if methods.find(study.method.method).on_features:  # which are kept on disk
             return open_archive(study)
-        key = tuple(getattr(study, field) for field in _ARCHIVE)
+        key = study.data, study.training.seed
         kept = self._kept.pop(key, None)
         if kept is None:
             archive = open_archive(study)
