@@ -45,7 +45,8 @@ def run(reference: str, arguments: list[str]) -> None:
     """Run the study ``reference`` with the options in ``arguments``."""
     study = load_study(reference)
     chosen = parse(Run, f"mmfl-jax run {reference}", arguments, Run(study=study))
-    study = chosen.study
+    before, study = study.flat(), chosen.study
+    given = {name for name, value in study.flat().items() if value != before[name]}
     import jax
 
     from mmfl_jax import commands
@@ -53,6 +54,7 @@ def run(reference: str, arguments: list[str]) -> None:
     from mmfl_jax.runs.files import writing
     from mmfl_jax.simulation import Simulation
     from mmfl_jax.study.build import check
+    from mmfl_jax.study.unused import unused
 
     check(study)
     _make_devices(study.execution.devices)
@@ -64,8 +66,11 @@ def run(reference: str, arguments: list[str]) -> None:
         with writing(chosen.compilation_cache):
             chosen.compilation_cache.mkdir(parents=True, exist_ok=True)
         jax.config.update("jax_compilation_cache_dir", str(chosen.compilation_cache))
+    simulation = Simulation(study)
+    for line in unused(study, simulation.federation.archive, given):
+        say(line)
     summary = commands.run(
-        Simulation(study),
+        simulation,
         run_dir,
         resume=chosen.resume,
         quiet=chosen.quiet,
@@ -215,8 +220,11 @@ def list_(what: Annotated[Literal["studies", "methods", "algorithms", "archives"
 
 
 def _headline(path: Path) -> str:
-    """Return the first line of a Python file's docstring."""
-    return (ast.get_docstring(ast.parse(path.read_text())) or "").partition("\n")[0]
+    """Return the first line of a Python file's docstring, or what is wrong with the file."""
+    try:
+        return (ast.get_docstring(ast.parse(path.read_bytes())) or "").partition("\n")[0]
+    except (SyntaxError, ValueError) as error:
+        return f"cannot be read: {' '.join(str(error).split())}"
 
 
 STUDY_COMMANDS: dict[str, Callable[[str, list[str]], None]] = {"run": run, "sweep": sweep}

@@ -28,7 +28,7 @@ from mmfl_jax.federation.asynchronous import AsynchronousRound, Schedule
 from mmfl_jax.federation.clock import Clock
 from mmfl_jax.federation.federation import pooled
 from mmfl_jax.federation.participation import Participation
-from mmfl_jax.study import Study
+from mmfl_jax.study import Study, sizes
 from mmfl_jax.study.build import (
     MakeModel,
     algorithm_of,
@@ -73,13 +73,14 @@ class Simulation:
         self.own_model = make_model is None
         algorithm = algorithm_of(study)
         self._clients = pooled(self.federation) if algorithm.pooled else self.federation
-        sizes = [g.sizes for g in self._clients.groups]
+        sizes.check_federation(study, self._clients)
         self._steps = [
             local_steps(n, study.training.local_epochs, study.training.batch_size, study.training.local_steps)
-            for n in sizes
+            for n in (group.sizes for group in self._clients.groups)
         ]
         #: Steps of the server in a round: as many as an epoch has where all samples are in one place.
         self.repeats = int(max(s.max() for s in self._steps)) if algorithm.pooled else 1
+        sizes.check_rounds(study, self.repeats)
         if algorithm.pooled:
             self._steps = [np.ones_like(s) for s in self._steps]
         self._participation = Participation.of(
@@ -91,6 +92,7 @@ class Simulation:
         )
         sampling = sampling_of(self._participation)
         self.program, make = program_of(study, self._clients, algorithm, make_model, self.repeats, sampling or 1.0)
+        sizes.check_program(study, self.program, len(self.federation.archive.class_names), len(self._clients.train))
         self._place_on_devices()
         self.state = self._initial_state(make)
         features = jax.eval_shape(self._output, self.state).features is not None

@@ -22,6 +22,8 @@ ImageSize = Annotated[
     AfterValidator(_image_size),
     Wanted(f"0 (their own size), or a whole number from {SMALLEST_IMAGE} to {INT32}"),
 ]
+Bands = Literal[10, 12]
+Resampling = Literal["bilinear", "nearest"]
 
 
 @options
@@ -36,7 +38,7 @@ class DataOptions:
     """Bring images to this many pixels a side; 0 keeps their own size."""
     samples: Count = 0
     """Samples to make (twin) or at most to take; 0 for the archive's default or all."""
-    bands: Literal[10, 12] = 10
+    bands: Bands = 10
     """Sentinel-2 bands: 10, or 12 with the 60 m bands."""
-    resampling: Literal["bilinear", "nearest"] = "bilinear"
+    resampling: Resampling = "bilinear"
     """How 20 m and 60 m bands are brought to 10 m."""

@@ -25,7 +25,7 @@ from mmfl_jax.models import Template, drawn
 from mmfl_jax.models.normalization import DTYPES
 from mmfl_jax.models.scopes import is_private
 from mmfl_jax.objectives.losses import task_loss
-from mmfl_jax.study import build_clip
+from mmfl_jax.study import build_clip, sizes
 from mmfl_jax.study.study import Study
 
 MakeModel = Callable[[tuple[str, ...]], nnx.Module]
@@ -42,7 +42,8 @@ ATTACKS = {"nan": np.nan, "large": 1e30, "sign_flip": -1.0}
 
 
 def check(study: Study) -> None:
-    """Raise UserError for a method or an algorithm that there is not, or options that do not fit them."""
+    """Raise UserError for a method or an algorithm that there is not, or options that do not fit."""
+    sizes.check_options(study)
     method = methods.find(study.method.method)
     if method.trains and not study.training.rounds:
         raise UserError(f"--rounds 0: --method {study.method.method} trains; give at least 1")
@@ -53,6 +54,11 @@ def open_archive(study: Study) -> archives.Archive:
     """Open the archive that a study names; for learning on features, with CLIP's features in place of images."""
     on_features = methods.find(study.method.method).on_features
     model = build_clip.clip_of(study) if on_features and study.method.prompts.clip else None
+    if model and study.method.prompts.prompt_tokens >= model.config.context_length:
+        raise UserError(
+            f"--prompt-tokens {study.method.prompts.prompt_tokens}: the text tower of --clip "
+            f"{study.method.prompts.clip} reads {model.config.context_length} tokens, class name included"
+        )
     archive = archives.open(
         study.data.archive,
         modalities=[m.strip() for m in study.data.modalities.split(",")] if study.data.modalities else None,

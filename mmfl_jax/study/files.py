@@ -65,7 +65,7 @@ def _told(path: Path, error: BaseException) -> str:
         what = "a study file must not leave Python (SystemExit); it only assigns `study`"
     else:
         what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    return f"{path}, line {line}: {what}"
+    return f"{path}, line {line}: {' '.join(what.split())}"
 
 
 def _same(filename: str, path: Path) -> bool:
