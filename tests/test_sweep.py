@@ -243,13 +243,13 @@ def test_images_are_read_once_for_all_runs_of_one_archive(monkeypatch):
     opened, read = [], []
 
     def open_archive(study):
-        opened.append(study.archive)
-        archive = archives.open("twin", samples=200, image_size=8, seed=study.seed)
+        opened.append(study.data.archive)
+        archive = archives.open("twin", samples=200, image_size=8, seed=study.training.seed)
         own = archive.read
-        archive.read = lambda modality, indices: read.append((study.seed, modality)) or own(modality, indices)
+        archive.read = lambda modality, indices: read.append((study.training.seed, modality)) or own(modality, indices)
         return archive
 
-    monkeypatch.setattr("mmfl_jax.build.open_archive", open_archive)
+    monkeypatch.setattr("mmfl_jax.study.build.open_archive", open_archive)
     kept = sweeps._Archives()
     rows = np.array([5, 3, 3])
     for _ in range(2):
