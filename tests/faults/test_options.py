@@ -10,10 +10,11 @@ from typing import Literal, get_args, get_origin
 
 import numpy as np
 import pytest
+from federations import MemoryArchive, ragged_federation
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmfl_jax import Study, UserError
+from mmfl_jax import Federation, Simulation, Study, UserError, memory
 from mmfl_jax.archives.base import ModalitySpec
 from mmfl_jax.arguments import parse
 from mmfl_jax.cli import Run
@@ -242,10 +243,51 @@ def test_an_option_that_changes_nothing_is_told():
         ({"archive": "twin", "samples": 4000, "image_size": 10**6}, "--samples 4000 of --image-size 1000000 (their"),
     ],
 )
-def test_what_does_not_fit_the_machine_is_refused_before_anything_is_made(options, line):
+def test_what_does_not_fit_the_machine_is_refused_before_anything_is_read(options, line, small_machine):
     said = refused(build.check, Study.of(**options))
     assert said.startswith(line)
-    assert "of memory needed, this machine has" in said
+    assert said.endswith("of memory needed, this machine has 16.0 GiB")
+
+
+@pytest.fixture
+def small_machine(monkeypatch):
+    """Sixteen GiB of memory, wherever the tests run."""
+    monkeypatch.setattr(memory, "available_bytes", lambda: 16 << 30)
+
+
+@pytest.fixture(scope="module")
+def series():
+    """Four clients of two series."""
+    return Federation.split(MemoryArchive(), "by:region", clients=4)
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ({"batch_size": 10**9}, "--batch-size 1000000000 of samples s1 5x2, s2 5x3: 55.9 GiB"),
+        (
+            {"mim_size": 10**9, "method": "mf+mim"},
+            "weights of a model, of one client and their gradient (--width 8, --mim",
+        ),
+        (
+            {"local_epochs": 3e38},
+            "--local-epochs 3e+38: 1.05e+39 local steps a round, of --batch-size 4; together at most",
+        ),
+        ({"local_steps": 2**30}, "--local-steps 1073741824: 1.07e+09 local steps a round, of --batch-size 4; together"),
+        ({"rounds": 2**31 - 1, "algorithm": "centralized"}, "--rounds 2147483647: each has 7 steps of the server"),
+    ],
+)
+def test_what_a_federation_makes_too_large_is_refused_before_images_are_read(options, line, series, small_machine):
+    study = Study.of(**{"method": "mf", "width": 8, "batch_size": 4, **options})
+    assert refused(Simulation, study, series).startswith(line)
+
+
+def test_what_clients_keep_counts(monkeypatch):
+    monkeypatch.setattr(memory, "available_bytes", lambda: 100_000)
+    federation = ragged_federation([1] * 200, [("s1",)] * 200)
+    study = Study.of(method="mf", width=8, batch_size=4, algorithm="scaffold", client_optimizer="sgd")
+    said = refused(Simulation, study, federation)
+    assert said.startswith("--algorithm scaffold: what 200 clients keep from round to round: ")
 
 
 # Imports what the command line does until a study's options are known.
