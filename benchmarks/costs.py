@@ -22,10 +22,10 @@ import time
 from typing import Any
 
 from common import emit, host, parser, random_federation, use_devices
-from mmfl_jax.build import open_federation
 
 from mmfl_jax import Federation, Simulation, Study, costs
 from mmfl_jax.study import load_study
+from mmfl_jax.study.build import open_federation
 
 # name in the table: the study's method. FedAvg is one encoder over all channels, averaged over all clients.
 CONFIGURATIONS = {"fedavg": "unified", "mf": "mf", "mf+fw": "mf+fw", "mf+fw+mim": "mf+fw+mim"}

@@ -66,8 +66,8 @@ def open(
             kind that was registered.
         modalities: which to read, in which order; all by default.
         image_size: height and width to bring images to; None or 0 for their own.
-        samples: for the twin how many to make (4,000 by default, 2,000 scenes), else at most so many, drawn at random; None
-            or 0 for all.
+        samples: for the twin how many to make (4,000 by default, 2,000 scenes), else at most so many, drawn at random;
+            None or 0 for all.
         bands: of Sentinel-2: 10, or 12 with the two of 60 m.
         resampling: ``bilinear`` or ``nearest``, for bands coarser than the image.
         seed: of the twin's images and of the drawn samples.
