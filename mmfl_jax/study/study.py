@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mmfl_jax.errors import UserError
-from mmfl_jax.options import FileName, UnknownOption, options, parts
+from mmfl_jax.options import FileName, OptionError, UnknownOption, options, parts, shown
 from mmfl_jax.study.groups import (
     AlgorithmOptions,
     DataOptions,
@@ -80,6 +80,8 @@ class Study:
             return cls.of(**flattened(found))
         except FileNotFoundError:
             raise UserError(f"{path} does not exist; is {path.parent} a run directory?") from None
+        except OptionError as error:
+            raise UserError(f"{path}: {error.name} {shown(error.value)}{error.fault}") from None
         except (OSError, ValueError, RecursionError, UserError) as error:
             raise UserError(f"{path} is not a study's configuration: {error}") from None
 
