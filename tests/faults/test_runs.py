@@ -99,7 +99,7 @@ DAMAGES = [
     (edit("config.json", lambda v: v.update(ruonds=2)), "config.json is not a study's configuration"),
     (
         edit("config.json", lambda v: v.update(rounds="ten")),
-        "config.json: rounds: input should be a valid integer, found 'ten'",
+        "config.json: rounds 'ten': must be a whole number",
     ),
     (write("federation.json", b'{"clients": []}'), "federation.json: task: field required"),
     (write("federation.json", b"\xff\xfe"), "federation.json: not valid JSON"),
