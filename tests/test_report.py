@@ -188,7 +188,7 @@ def test_report_bears_missing_numbers(tmp_path):
 
 def test_report_escapes_names_and_draws_them_as_they_are(tmp_path):
     nasty = '<script>alert(1)</script> $\\frac{$ & "quoted"'
-    run = make_run(tmp_path / "study", classes=(nasty, "water", "built"), client_names=[nasty] * 4, name=nasty)
+    run = make_run(tmp_path / "study", classes=(nasty, "water", "built"), client_names=[nasty] * 4)
     page = read_page(report.write_report(run))
     assert "<script>alert" not in page
     assert html.escape(nasty) in page
@@ -247,9 +247,9 @@ def test_compare_takes_seeds_together(tmp_path):
 
 
 def test_compare_keeps_different_configurations_apart(tmp_path):
-    runs = [make_run(tmp_path / f"run{i}", seed=i, local_epochs=i) for i in range(2)]
+    runs = [make_run(tmp_path / f"run{i}", seed=i, local_epochs=i + 1) for i in range(2)]
     rows = report.compare(runs)
-    assert [row["differences"] for row in rows] == [{"local_epochs": 0}, {"local_epochs": 1}]
+    assert [row["differences"] for row in rows] == [{"local_epochs": 1}, {"local_epochs": 2}]
     assert rows[0]["scores"]["s1"]["f1_micro"]["std"] is None
     assert len(report.compare(runs, over=("seed", "local_epochs"))) == 1
 
