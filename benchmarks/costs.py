@@ -24,8 +24,8 @@ from typing import Any
 from common import emit, host, parser, random_federation, use_devices
 
 from mmfl_jax import Federation, Simulation, Study, costs
-from mmfl_jax.build import open_federation
 from mmfl_jax.study import load_study
+from mmfl_jax.study.build import open_federation
 
 # name in the table: the study's method. FedAvg is one encoder over all channels, averaged over all clients.
 CONFIGURATIONS = {"fedavg": "unified", "mf": "mf", "mf+fw": "mf+fw", "mf+fw+mim": "mf+fw+mim"}
@@ -42,7 +42,7 @@ def twin(rounds: int, quick: bool) -> tuple[Study, Federation]:
 
 def resnet18(rounds: int, clients: int, steps: int) -> tuple[Study, Federation]:
     """Return a study of ResNet-18 on 60x60 images in batches of 16, and clients of random images."""
-    study = Study(encoder="resnet18", batch_size=16, local_steps=steps, rounds=rounds)
+    study = Study.of(encoder="resnet18", batch_size=16, local_steps=steps, rounds=rounds)
     return study, random_federation(clients, 16 * steps, {"s1": (60, 60, 2), "s2": (60, 60, 10)})
 
 
@@ -54,7 +54,7 @@ def measure(study: Study, federation: Federation, scored: bool) -> list[dict[str
     lines: dict[str, list[dict[str, Any]]] = {name: [] for name in simulations}
     for simulation in simulations.values():
         simulation.compile()
-    for _ in range(study.rounds):
+    for _ in range(study.training.rounds):
         for name, simulation in simulations.items():
             begin = time.process_time()
             line = simulation.run_round()

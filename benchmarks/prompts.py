@@ -77,7 +77,7 @@ def names(vocabulary: int) -> clip.Tokens:
 def simulation(model: clip.CLIP, chunk: int, cohort: int) -> Simulation:
     """Return FedRSCLIP on the federation."""
     tokens = names(model.config.vocabulary)
-    study = Study(
+    study = Study.of(
         method="fedrsclip",
         clip="random",
         batch_size=BATCH,
@@ -97,7 +97,7 @@ def inputs(sim: Simulation, model: clip.CLIP, repeats: int) -> tuple[np.ndarray,
     """Return the first round's clients, and what the loop needs to train them: the engine's own weights and batches."""
     (members,) = sim.cohort(0).members
     data = sim.execution.example(0)
-    seeds = client_seeds(jax.random.fold_in(jax.random.key(sim.study.seed), 0), data.ids[members])
+    seeds = client_seeds(jax.random.fold_in(jax.random.key(sim.study.training.seed), 0), data.ids[members])
     draw = jax.jit(jax.vmap(lambda c, seed, step: draw_batch(sim.program, data, c, seed, step), (None, None, 0)))
     batches = [draw(client, seed, np.arange(STEPS)) for client, seed in zip(members, seeds)]
     given = {name: np.asarray(value) for name, value in {**sim.state.frozen, **sim.state.params}.items()}

@@ -67,7 +67,7 @@ def rounds_of(simulation: Simulation, seconds: float) -> float:
 def measure(model: str, chunk: int, clients: list[int], turns: int, heard: Compilations) -> list[dict]:
     """Return a row for each number of clients."""
     shapes, options = MODELS[model]
-    study = Study(**{"method": "mf", "batch_size": 8, "chunk_size": chunk, **options})
+    study = Study.of(**{"method": "mf", "batch_size": 8, "chunk_size": chunk, **options})
     simulations, rows = [], []
     for number in clients:
         simulations.append(Simulation(study, random_federation(number, SAMPLES, shapes)))
@@ -78,7 +78,7 @@ def measure(model: str, chunk: int, clients: list[int], turns: int, heard: Compi
     for number, simulation, of_turns in zip(clients, simulations, zip(*times)):
         memory = costs.memory(simulation.execution.compiled) or {}
         median, fastest = statistics.median(of_turns), min(of_turns)
-        steps = number * study.local_steps
+        steps = number * study.training.local_steps
         rows.append(
             {
                 "benchmark": "scaling",
@@ -86,8 +86,8 @@ def measure(model: str, chunk: int, clients: list[int], turns: int, heard: Compi
                 "clients": number,
                 "chunk": chunk or "auto",
                 "chunk_sizes": simulation.execution.planner.chunk,
-                "local_steps": study.local_steps,
-                "batch_size": study.batch_size,
+                "local_steps": study.training.local_steps,
+                "batch_size": study.training.batch_size,
                 "seconds_per_round": round(median, 5),
                 MEDIAN: round(median / steps * 1e6, 3),
                 FASTEST: round(fastest / steps * 1e6, 3),

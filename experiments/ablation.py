@@ -27,6 +27,6 @@ def studies(seeds: int = 3) -> list[Study]:
 
 
 if __name__ == "__main__":
-    from mmfl_jax.runs import sweep
+    from mmfl_jax.commands import sweep
 
     sweep(studies(), Path(sys.argv[1]))

@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 
 from mmfl_jax import Study, UserError
-from mmfl_jax.runs import sweep
+from mmfl_jax.commands import sweep
 from mmfl_jax.study import load_study
 
 METHODS = ("mf", "mf+fw+mim")
@@ -86,7 +86,7 @@ def main(archive: str, output: Path) -> None:
     chosen = []
     for (method, algorithm), those in trials.items():
         best = max(those, key=lambda trial: macro_f1(output / "tuning" / trial.name))
-        options = {"method": method, "algorithm": algorithm, "client_learning_rate": best.client_learning_rate}
+        options = {"method": method, "algorithm": algorithm, "client_learning_rate": best.training.client_learning_rate}
         chosen += [base.replace(name=f"{method}-{algorithm}-seed{seed}", seed=seed, **options) for seed in range(SEEDS)]
     sweep(chosen, output / "runs")
 

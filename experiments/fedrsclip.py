@@ -32,7 +32,7 @@ VARIANTS = {
 def studies(seeds: int = 3, base: Study | None = None) -> list[Study]:
     """Return the demo for every variant and seed, or another base study."""
     base = base or load_study(str(Path(__file__).with_name("fedrsclip_demo.py")))
-    base = base.replace(evaluate_every=base.rounds, checkpoint_every=base.rounds)
+    base = base.replace(evaluate_every=base.training.rounds, checkpoint_every=base.training.rounds)
     return [
         base.replace(name=f"{name.replace(' ', '-')}-seed{seed}", seed=seed, **changes)
         for seed in range(seeds)
@@ -57,7 +57,7 @@ def table(output: Path, seeds: int) -> Table:
 
 
 if __name__ == "__main__":
-    from mmfl_jax.runs import sweep
+    from mmfl_jax.commands import sweep
 
     output, seeds = Path(sys.argv[1]), 3
     sweep(studies(seeds), output)

@@ -7,7 +7,7 @@ Result (seed 0): accuracy .387 of the shared prompt over all classes; clients' o
 
 from mmfl_jax import Study
 
-study = Study(
+study = Study.of(
     name="fedrsclip_demo",
     archive="twinscenes",
     samples=2000,

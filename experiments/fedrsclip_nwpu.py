@@ -8,7 +8,7 @@ Result: not measured, neither archive nor weights were at hand
 
 from mmfl_jax import Study
 
-study = Study(
+study = Study.of(
     name="fedrsclip_nwpu",
     archive="scenes:NWPU-RESISC45",
     clip="clip-vit-base-patch32",

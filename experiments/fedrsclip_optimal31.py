@@ -8,7 +8,7 @@ Result: not measured, neither archive nor weights were at hand
 
 from mmfl_jax import Study
 
-study = Study(
+study = Study.of(
     name="fedrsclip_optimal31",
     archive="scenes:Optimal-31",
     clip="clip-vit-base-patch32",

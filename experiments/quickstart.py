@@ -7,7 +7,7 @@ Result (micro-F1 / macro-F1): s1 .465 / .312, s2 .475 / .248, both .503 / .315; 
 
 from mmfl_jax import Study
 
-study = Study(
+study = Study.of(
     name="quickstart",
     archive="twin",
     image_size=32,

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from mmfl_jax import Study
 
-study = Study(
+study = Study.of(
     name="worldcereal",
     archive="arrays:worldcereal_canada.npz",
     modalities="s1,s2",
@@ -62,6 +62,6 @@ def studies(archive: Path, seeds: int = 3) -> list[Study]:
 
 
 if __name__ == "__main__":
-    from mmfl_jax.runs import sweep
+    from mmfl_jax.commands import sweep
 
     sweep(studies(Path(sys.argv[1])), Path(sys.argv[2]), folds=("test_split",))

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import ast
 import contextlib
-import dataclasses
 import json
 import os
 import sys
+import threading
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import tyro
 from tyro.conf import OmitArgPrefixes, Positional, UseAppendAction
 
+from mmfl_jax.arguments import parse
 from mmfl_jax.errors import UserError
+from mmfl_jax.options import Positive, options
+from mmfl_jax.streams import guarded, say
 from mmfl_jax.study import Study, experiments, load_study
 
 
-@dataclasses.dataclass(frozen=True)
+@options
 class Run:
     """Run a study, and write its run directory."""
 
@@ -42,31 +44,43 @@ class Run:
 def run(reference: str, arguments: list[str]) -> None:
     """Run the study ``reference`` with the options in ``arguments``."""
     study = load_study(reference)
-    chosen = tyro.cli(Run, prog=f"mmfl-jax run {reference}", args=arguments, default=Run(study=study))
-    study = chosen.study
+    chosen = parse(Run, f"mmfl-jax run {reference}", arguments, Run(study=study))
+    before, study = study.flat(), chosen.study
+    given = {name for name, value in study.flat().items() if value != before[name]}
     import jax
 
-    from mmfl_jax import runs
-    from mmfl_jax.build import check
-    from mmfl_jax.report import result_table, write_report
+    from mmfl_jax import commands
     from mmfl_jax.runs import directory
+    from mmfl_jax.runs.files import writing
     from mmfl_jax.simulation import Simulation
+    from mmfl_jax.study.build import check
+    from mmfl_jax.study.unused import unused
 
     check(study)
-    _make_devices(study.devices)
+    _make_devices(study.execution.devices)
     if chosen.resume and chosen.run_dir is None:
         raise UserError("--resume needs --run-dir, the directory of the run to continue")
     run_dir = chosen.run_dir or directory.fresh_run_dir(study)
+    directory.check(run_dir, study, chosen.resume)  # refuse before the archive is read
     if chosen.compilation_cache is not None:
+        with writing(chosen.compilation_cache):
+            chosen.compilation_cache.mkdir(parents=True, exist_ok=True)
         jax.config.update("jax_compilation_cache_dir", str(chosen.compilation_cache))
-    directory.Writer(run_dir, study, chosen.resume)  # refuse before the archive is read
     simulation = Simulation(study)
-    summary = runs.run(simulation, run_dir, resume=chosen.resume, quiet=chosen.quiet, tensorboard=chosen.tensorboard)
-    if chosen.bounds:
-        summary = runs.run_bounds(simulation, run_dir, quiet=chosen.quiet)
-        write_report(run_dir)
+    for line in unused(study, simulation.federation.archive, given):
+        say(line)
+    summary = commands.run(
+        simulation,
+        run_dir,
+        resume=chosen.resume,
+        quiet=chosen.quiet,
+        tensorboard=chosen.tensorboard,
+        bounds=chosen.bounds,
+    )
     if not chosen.quiet:
         from rich.console import Console
+
+        from mmfl_jax.report import result_table
 
         Console().print(result_table(summary))
         print(f"report: {run_dir / 'report.html'}")
@@ -81,7 +95,7 @@ def _make_devices(devices: int) -> None:
             jax.config.update("jax_num_cpu_devices", devices)
 
 
-@dataclasses.dataclass(frozen=True)
+@options
 class Sweep:
     """Run a study for every combination of values and every seed, and compare; the same command goes on after a stop.
 
@@ -93,7 +107,7 @@ class Sweep:
     """FIELD=VALUE,VALUE: a field of the study and its values; may be given again for further fields."""
     folds: UseAppendAction[tuple[str, ...]] = ()
     """FIELD=VALUE,VALUE: as --vary, but the values' runs count as one, by their mean."""
-    seeds: int = 1
+    seeds: Positive = 1
     """How many seeds, from --seed on."""
     run_dir: Path | None = None
     """Directory of the sweep."""
@@ -104,17 +118,17 @@ class Sweep:
 def sweep(reference: str, arguments: list[str]) -> None:
     """Sweep over the study ``reference`` with the options in ``arguments``."""
     study = load_study(reference)
-    chosen = tyro.cli(Sweep, prog=f"mmfl-jax sweep {reference}", args=arguments, default=Sweep(study=study))
+    chosen = parse(Sweep, f"mmfl-jax sweep {reference}", arguments, Sweep(study=study))
     if chosen.run_dir is None:
         raise UserError("mmfl-jax sweep needs --run-dir, the directory of the sweep")
     from mmfl_jax.runs.grid import make_grid, open_grid
 
     grid = make_grid(chosen.study, chosen.vary, chosen.folds, chosen.seeds)
     studies = open_grid(chosen.run_dir, grid)
-    _make_devices(max(study.devices for study in studies))
-    from mmfl_jax import runs
+    _make_devices(max(study.execution.devices for study in studies))
+    from mmfl_jax import commands
 
-    runs.sweep(studies, chosen.run_dir, tuple(grid.folds), quiet=chosen.quiet)
+    commands.sweep(studies, chosen.run_dir, tuple(grid.folds), quiet=chosen.quiet)
 
 
 def evaluate(run_dir: Annotated[Path, Positional], archive: str | None = None, best: bool = False) -> None:
@@ -128,13 +142,15 @@ def evaluate(run_dir: Annotated[Path, Positional], archive: str | None = None, b
     from rich.console import Console
 
     from mmfl_jax import runs
-    from mmfl_jax.build import open_archive
     from mmfl_jax.report import result_table
+    from mmfl_jax.runs.files import write_whole
+    from mmfl_jax.study.build import open_archive
 
     simulation = runs.load(run_dir, best=best)
     scores = simulation.evaluate(open_archive(simulation.study.replace(archive=archive)) if archive else None)
-    name, shown = simulation.study.archive if archive is None else archive, run_dir / "evaluation.json"
-    shown.write_text(json.dumps({"round": simulation.round_number, "archive": name, "evaluation": scores}, indent=2))
+    name, shown = simulation.study.data.archive if archive is None else archive, run_dir / "evaluation.json"
+    found = {"round": simulation.round_number, "archive": name, "evaluation": scores}
+    write_whole(shown, json.dumps(found, indent=2))
     table = {"rounds": simulation.round_number, "evaluation": scores}
     if archive is None:
         table["baseline"] = simulation.baseline()
@@ -204,8 +220,11 @@ def list_(what: Annotated[Literal["studies", "methods", "algorithms", "archives"
 
 
 def _headline(path: Path) -> str:
-    """Return the first line of a Python file's docstring."""
-    return (ast.get_docstring(ast.parse(path.read_text())) or "").partition("\n")[0]
+    """Return the first line of a Python file's docstring, or what is wrong with the file."""
+    try:
+        return (ast.get_docstring(ast.parse(path.read_bytes())) or "").partition("\n")[0]
+    except (SyntaxError, ValueError) as error:
+        return f"cannot be read: {' '.join(str(error).split())}"
 
 
 STUDY_COMMANDS: dict[str, Callable[[str, list[str]], None]] = {"run": run, "sweep": sweep}
@@ -240,13 +259,19 @@ def _dispatch(arguments: list[str]) -> None:
             raise UserError(f"mmfl-jax {command} needs a STUDY first, such as quickstart")
         STUDY_COMMANDS[command](rest[0], rest[1:])
     elif command in COMMANDS:
-        tyro.cli(COMMANDS[command], prog=f"mmfl-jax {command}", args=rest)
+        parse(COMMANDS[command], f"mmfl-jax {command}", rest)
     else:
         raise UserError(f"command {command!r} is unknown; one of {', '.join([*STUDY_COMMANDS, *COMMANDS])}")
 
 
 def _one_line(message: Warning | str, *place: Any, **more: Any) -> None:
-    print(f"mmfl-jax: {' '.join(str(message).split())}", file=sys.stderr)
+    say(str(message))
+
+
+def _of_main_thread(*error: Any) -> None:
+    # TensorStore's threads print what they meet on a full disk; the checkpoint's own error says it.
+    if threading.current_thread() is threading.main_thread():
+        sys.__excepthook__(*error)
 
 
 def main(arguments: list[str] | None = None) -> Any:
@@ -255,23 +280,25 @@ def main(arguments: list[str] | None = None) -> Any:
     debug = "--debug" in arguments
     if not debug:
         warnings.showwarning = _one_line  # a user wants what happened, not the line of ours that says so
+        sys.excepthook = _of_main_thread
     arguments = [argument for argument in arguments if argument != "--debug"]
     # Orbax and absl tell at length what they do; a user wants the table.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import logging
 
-    logging.getLogger("absl").setLevel(logging.ERROR)
-    from mmfl_jax.runs import Stopped
+    logging.getLogger("absl").setLevel(logging.ERROR if debug else logging.CRITICAL)
+    from mmfl_jax.runs.signals import Stopped, watched
 
     try:
-        _dispatch(arguments)
+        with watched(), guarded():
+            _dispatch(arguments)
     except BrokenPipeError:  # the reader of a pipe has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (UserError, OSError) as error:  # OSError: a disk that is full, a file that may not be written
+        pass
+    except (UserError, OSError) as error:
         if debug:
             raise
-        print(f"mmfl-jax: {' '.join(str(error).split())}", file=sys.stderr)
+        say(str(error))
         sys.exit(2)
     except Stopped as stop:
-        print(f"mmfl-jax: {stop}", file=sys.stderr)
+        say(str(stop))
         sys.exit(128 + stop.signal)

@@ -14,17 +14,6 @@ from jax.sharding import PartitionSpec as P
 
 from mmfl_jax import costs, methods
 from mmfl_jax.archives.base import Archive
-from mmfl_jax.build import (
-    MakeModel,
-    algorithm_of,
-    attack_of,
-    check,
-    normalizer_of,
-    open_federation,
-    program_of,
-    sampling_of,
-    setting_of,
-)
 from mmfl_jax.engine.data import group_data
 from mmfl_jax.engine.execution import Cohort, Resident, Streamed
 from mmfl_jax.engine.plan import Planner, local_steps
@@ -39,7 +28,18 @@ from mmfl_jax.federation.asynchronous import AsynchronousRound, Schedule
 from mmfl_jax.federation.clock import Clock
 from mmfl_jax.federation.federation import pooled
 from mmfl_jax.federation.participation import Participation
-from mmfl_jax.study import Study
+from mmfl_jax.study import Study, sizes
+from mmfl_jax.study.build import (
+    MakeModel,
+    algorithm_of,
+    attack_of,
+    check,
+    normalizer_of,
+    open_federation,
+    program_of,
+    sampling_of,
+    setting_of,
+)
 
 # Clients an accelerator trains side by side when --chunk-size is 0, by whether they have images. A CPU core is full
 # with one client, and a chunk of one computes nothing for nothing (benchmarks/scaling.py).
@@ -69,31 +69,45 @@ class Simulation:
         check(study)
         self.study = study
         self.federation = federation or open_federation(study)
-        self._on_features = methods.find(study.method).on_features
+        self._on_features = methods.find(study.method.method).on_features
         self.own_model = make_model is None
         algorithm = algorithm_of(study)
         self._clients = pooled(self.federation) if algorithm.pooled else self.federation
-        sizes = [g.sizes for g in self._clients.groups]
-        self._steps = [local_steps(n, study.local_epochs, study.batch_size, study.local_steps) for n in sizes]
+        sizes.check_federation(study, self._clients)
+        self._steps = [
+            local_steps(n, study.training.local_epochs, study.training.batch_size, study.training.local_steps)
+            for n in (group.sizes for group in self._clients.groups)
+        ]
         #: Steps of the server in a round: as many as an epoch has where all samples are in one place.
         self.repeats = int(max(s.max() for s in self._steps)) if algorithm.pooled else 1
+        sizes.check_rounds(study, self.repeats)
         if algorithm.pooled:
             self._steps = [np.ones_like(s) for s in self._steps]
         # Samples in one place neither drop out nor lag.
-        dropout, stragglers = (0.0, 0.0) if algorithm.pooled else (study.dropout, study.stragglers)
-        who = "all" if algorithm.pooled else study.participation
+        who = study.federation
         self._participation = Participation.of(
-            self._clients, who, dropout=dropout, stragglers=stragglers, seed=study.seed
+            self._clients,
+            "all" if algorithm.pooled else who.participation,
+            dropout=0.0 if algorithm.pooled else who.dropout,
+            stragglers=0.0 if algorithm.pooled else who.stragglers,
+            seed=study.training.seed,
         )
         sampling = sampling_of(self._participation)
         self.program, make = program_of(study, self._clients, algorithm, make_model, self.repeats, sampling or 1.0)
+        sizes.check_program(study, self.program, len(self.federation.archive.class_names), len(self._clients.train))
         self._place_on_devices()
         self.state = self._initial_state(make)
         features = jax.eval_shape(self._output, self.state).features is not None
         algorithm.check(setting_of(study, self.program, self._participation, features))
         self._clock = (
-            Clock.of(self._clients, study.speed, study.bandwidth_up, study.bandwidth_down, study.seed)
-            if study.speed
+            Clock.of(
+                self._clients,
+                study.federation.speed,
+                study.federation.bandwidth_up,
+                study.federation.bandwidth_down,
+                study.training.seed,
+            )
+            if study.federation.speed
             else None
         )
         self._bytes = [
@@ -116,32 +130,41 @@ class Simulation:
     def _schedule(self) -> Schedule:
         study, algorithm = self.study, self.program.algorithm
         if self._clock is None:
-            raise UserError(f"--algorithm {study.algorithm}: who is late follows from --speed, such as lognormal:10:1")
+            raise UserError(
+                f"--algorithm {study.algorithm.algorithm}: who is late follows from --speed, such as lognormal:10:1"
+            )
         steps, up, down = (np.zeros(self._clients.clients) for _ in range(3))
         for g, group in enumerate(self._clients.groups):
             steps[group.ids] = self._steps[g]
             up[group.ids], down[group.ids] = self._bytes[g]
         seconds = self._clock.seconds(np.arange(len(steps)), steps, up, down)
-        concurrency = study.concurrency or algorithm.buffer
+        concurrency = study.federation.concurrency or algorithm.buffer
         return Schedule.of(
-            seconds, concurrency, algorithm.buffer, algorithm.most_delay, dropout=study.dropout, seed=study.seed
+            seconds,
+            concurrency,
+            algorithm.buffer,
+            algorithm.most_delay,
+            dropout=study.federation.dropout,
+            seed=study.training.seed,
         )
 
     def _place_on_devices(self) -> None:
         study, federation = self.study, self._clients
         found = jax.device_count()
-        if study.devices > found:
-            raise UserError(f"--devices {study.devices}: this host has {found} {jax.default_backend()} device(s)")
-        self.mesh = client_mesh(study.devices)
+        if study.execution.devices > found:
+            raise UserError(
+                f"--devices {study.execution.devices}: this host has {found} {jax.default_backend()} device(s)"
+            )
+        self.mesh = client_mesh(study.execution.devices)
         self.normalizer = normalizer_of(study, federation)
         self._places = any(o.by_place for o in self.program.objectives)
         host = group_data(
             federation,
             self.normalizer,
-            read_images=not study.stream_mb,
+            read_images=not study.execution.stream_mb,
             places=self._places,
-            calibration=study.logit_calibration,
-            calibration_strength=study.calibration_strength,
+            calibration=study.method.logit_calibration,
+            calibration_strength=study.method.calibration_strength,
             attack=attack_of(study, federation),
         )
         most = list(self._participation.most)
@@ -149,21 +172,21 @@ class Simulation:
             most = [min(buffer, len(g.ids)) for g in federation.groups]
         planner = Planner(self._steps, self._chunk_sizes(most), self.mesh.size, most)
         self.execution: Resident | Streamed
-        if study.stream_mb:
-            budget = study.stream_mb << 20
+        if study.execution.stream_mb:
+            budget = study.execution.stream_mb << 20
             self.execution = Streamed(self.program, self.mesh, planner, host, federation, self.normalizer, budget)
         else:
             self.execution = Resident(self.program, self.mesh, planner, host)
 
     def _chunk_sizes(self, most: list[int]) -> list[int]:
-        chosen, cohort = self.study.chunk_size, min(sum(most), self._participation.largest)
+        chosen, cohort = self.study.execution.chunk_size, min(sum(most), self._participation.largest)
         if chosen > cohort:
             raise UserError(f"--chunk-size {chosen} is more than the {cohort} clients of a round; at most {cohort}")
         sizes = []
         for group, count in zip(self._clients.groups, most):
             specs = [self.federation.archive.modalities[m].shape for m in group.modalities]
             auto = _CHUNK[any(len(shape) == 3 for shape in specs)]
-            if methods.find(self.study.method).prompts:
+            if methods.find(self.study.method.method).prompts:
                 auto = _CHUNK_PROMPTS
             if jax.default_backend() == "cpu":
                 auto = 1
@@ -185,7 +208,7 @@ class Simulation:
         """Compile the round, once."""
         if self.compile_seconds is None:
             begin = time.perf_counter()
-            self._key = jax.device_put(jax.random.key(self.study.seed), NamedSharding(self.mesh, P()))
+            self._key = jax.device_put(jax.random.key(self.study.training.seed), NamedSharding(self.mesh, P()))
             self.execution.compile(self.state, self.cohort(0), self._key)
             self.compile_seconds = time.perf_counter() - begin
 
@@ -393,18 +416,25 @@ class Simulation:
             quiet: show no progress.
             report: write figures and report.html at the end.
         """
-        from mmfl_jax.runs import run  # the run directory's room knows this one
+        # A convenience that belongs to the rooms that know this one; nothing else here does.
+        from mmfl_jax import commands
 
-        return run(self, Path(run_dir) if run_dir else None, resume=resume, quiet=quiet, report=report)
+        return commands.run(self, Path(run_dir) if run_dir else None, resume=resume, quiet=quiet, write_report=report)
 
 
 def _check_alike(own: Archive, other: Archive) -> None:
-    if other.class_names != own.class_names or other.task != own.task:
+    if len(other.class_names) != len(own.class_names) or other.task != own.task:
         raise UserError(
             f"archive {other.name} has {len(other.class_names)} {other.task} classes, not the {len(own.class_names)} "
             f"{own.task} classes of the run"
         )
+    for place, (name, wanted) in enumerate(zip(other.class_names, own.class_names)):
+        if name != wanted:
+            raise UserError(f"archive {other.name}: class {place} is {name!r}, not {wanted!r} as in the run")
     for m, spec in own.modalities.items():
         found = other.modalities[m].shape if m in other.modalities else "nothing"
         if found != spec.shape:
             raise UserError(f"archive {other.name}: modality {m} has {found}, not {spec.shape} as in the run")
+        channels = other.modalities[m].channels
+        if channels != spec.channels and set(channels) == set(spec.channels):
+            raise UserError(f"archive {other.name}: modality {m} has channels {channels}, not {spec.channels}")

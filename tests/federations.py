@@ -48,7 +48,7 @@ def ragged_federation(sizes, held, **archive):
 def simulation(federation, **options):
     """Return a simulation with plain SGD, whose steps do not amplify rounding as Adam's first ones do."""
     defaults = {"client_optimizer": "sgd", "client_learning_rate": 0.05, "batch_size": 16, "width": 8, "mim_size": 8}
-    return Simulation(Study(**{**defaults, **options}), federation)
+    return Simulation(Study.of(**{**defaults, **options}), federation)
 
 
 def write_study(folder, **options):
@@ -69,6 +69,6 @@ def write_study(folder, **options):
     lines = [f"    {name}={value!r}," for name, value in {**defaults, **small, **options}.items()]
     path = folder / "small.py"
     path.write_text(
-        "\n".join(["from mmfl_jax import Study", "", "study = Study(", '    name="small",', *lines, ")", ""])
+        "\n".join(["from mmfl_jax import Study", "", "study = Study.of(", '    name="small",', *lines, ")", ""])
     )
     return path

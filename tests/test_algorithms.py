@@ -62,7 +62,7 @@ def engine(problem, algorithm, **options):
     clients = [(str(i), (c.modality,), np.arange(e - c.n, e)) for i, (c, e) in enumerate(zip(problem.clients, ends))]
     federation = Federation.of(Samples(problem), clients, np.arange(ends[-1], ends[-1] + 3))
     defaults = {"client_optimizer": "sgd", "client_learning_rate": RATE, "batch_size": BATCH, "rounds": 20}
-    study = Study(algorithm=algorithm, **{**defaults, **options})
+    study = Study.of(algorithm=algorithm, **{**defaults, **options})
     sim = Simulation(study, federation, make_model=Linear)
     params = {n: np.asarray(v, np.float32) for n, v in problem.initial.items()}
     model = Linear(("s1", "s2"))

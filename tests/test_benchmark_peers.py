@@ -16,8 +16,8 @@ import peers  # noqa: E402
 import protocol  # noqa: E402
 import workloads  # noqa: E402
 
-from mmfl_jax.build import algorithm_of, program_of  # noqa: E402
 from mmfl_jax.engine.reference import reference_round  # noqa: E402
+from mmfl_jax.study.build import algorithm_of, program_of  # noqa: E402
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def test_update_is_that_of_the_reference_and_of_the_files(task):
     groups = made.federation.groups
     members, steps = [np.arange(len(g.ids)) for g in groups], [np.full(len(g.ids), task.work.steps) for g in groups]
     expected = reference_round(
-        made.program, made.state, made.execution.data, members, steps, jax.random.key(made.study.seed)
+        made.program, made.state, made.execution.data, members, steps, jax.random.key(made.study.training.seed)
     )
     made.run_round()
     update, start = engine.variables(made), workloads.read(task.folder, "initial")

@@ -45,7 +45,7 @@ def test_costs_compare_configurations(benchmark, monkeypatch):
     module = benchmark("costs")
     monkeypatch.setattr(module, "CONFIGURATIONS", {"fedavg": "unified", "mf": "mf"})
     federation = ragged_federation([20, 30, 9], [("s1",), ("s2",), ("s1",)])
-    study = Study(batch_size=16, local_steps=2, width=8, rounds=2, client_optimizer="sgd")
+    study = Study.of(batch_size=16, local_steps=2, width=8, rounds=2, client_optimizer="sgd")
     fedavg, mf = module.measure(study, federation, scored=True)
     # One encoder over 5 x (2 + 3) values against one over 5 x 2 or 5 x 3; all else is alike.
     assert fedavg["bytes_up_per_round"] - mf["bytes_up_per_round"] == 4 * 8 * (3 * 25 - 10 - 15 - 10)

@@ -56,7 +56,7 @@ def test_resumed_run_is_bit_exact(federation, whole, tmp_path):
     made(federation, rounds=2).run(run_dir)
     # What a kill leaves behind: rounds after the last checkpoint, and half a line.
     with (run_dir / "metrics.jsonl").open("a") as file:
-        file.write(json.dumps({"kind": "round", "round": 3, "bytes_up": 1, "bytes_down": 1}) + '\n{"kind": "rou')
+        file.write(json.dumps(lines(run_dir, "round")[-1] | {"round": 3, "bytes_up": 1}) + '\n{"kind": "rou')
     resumed = made(federation)
     summary = resumed.run(run_dir, resume=True)
     _, expected, unbroken = whole
@@ -117,10 +117,15 @@ def test_resume_with_another_study(federation, whole, options, message):
     assert {path: path.read_bytes() for path in run_dir.iterdir() if path.is_file()} == before
 
 
-def test_resume_without_a_checkpoint(federation, whole, tmp_path):
-    (tmp_path / "config.json").write_text((whole[0] / "config.json").read_text())
-    with pytest.raises(UserError, match="checkpoints holds no finished checkpoint; run without --resume"):
-        made(federation).run(tmp_path, resume=True)
+def test_without_a_checkpoint_a_run_starts_again(federation, whole, tmp_path):
+    shutil.copy(whole[0] / "config.json", tmp_path)
+    (tmp_path / "metrics.jsonl").write_text((whole[0] / "metrics.jsonl").read_text()[:-9])  # of a run killed early
+    assert made(federation).run(tmp_path, resume=True)["state_sha256"] == whole[1]["state_sha256"]
+    assert [row["round"] for row in lines(tmp_path, "round")] == [1, 2, 3, 4]
+    assert [row["round"] for row in lines(tmp_path, "evaluation")] == [0, 1, 2, 3, 4]
+
+
+def test_resume_of_what_is_no_run(federation, tmp_path):
     with pytest.raises(UserError, match=r"config.json does not exist; is .* a run directory\?"):
         made(federation).run(tmp_path / "elsewhere", resume=True)
     assert not (tmp_path / "elsewhere").exists()

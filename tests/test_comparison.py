@@ -15,20 +15,35 @@ from mmfl_jax.report.comparison.intervals import paired_difference, student_quan
 def make_run(path, curve, *, seed=0, sent=100, seconds=None, flops=2e9, epsilon=None, finished=True, **config):
     """Write a run whose fused score after rounds 0, 1, ... is ``curve``, and those of its sensors half of it."""
     path.mkdir(parents=True)
-    config = {"name": path.name, "modalities": "s1,s2", "seed": seed, **config}
+    config = {"name": path.name, "modalities": "s1,s2", "seed": seed, "rounds": len(curve) - 1, **config}
     (path / "config.json").write_text(json.dumps(config))
     clients = [{"name": "a", "modalities": ["s1"], "samples": 9, "labels": [4, 5]}]
-    (path / "federation.json").write_text(json.dumps({"class_names": ["x", "y"], "clients": clients}))
+    federation = {"class_names": ["x", "y"], "clients": clients, "task": "multilabel", "clients_total": 1}
+    federation |= {"train_samples": 9, "test_samples": 9, "sha256": "ab"}
+    (path / "federation.json").write_text(json.dumps(federation))
     lines = []
     for number, score in enumerate(curve):
         if number:
             line = {"kind": "round", "round": number, "bytes_up": sent * number, "bytes_down": sent, "seconds": 0.5}
+            line |= {"loss": 0.5, "clients": 1, "skipped_clients": 0, "padding_waste": 0.0}
             lines.append(line | ({} if seconds is None else {"simulated_seconds": seconds}))
         lines.append({"kind": "evaluation", "round": number, "evaluation": scores(score)})
     (path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     if finished:
-        summary = {"rounds": len(curve) - 1, "evaluation": scores(curve[-1]), "cost": {"flops_per_round": flops}}
-        summary |= {} if epsilon is None else {"privacy": {"epsilon": epsilon}}
+        measured = ("compile_seconds", "seconds_per_round", "padding_waste", "peak_memory_bytes")
+        sent_each = ("bytes_up_per_client", "bytes_down_per_client", "total_bytes")
+        summary = {
+            "rounds": len(curve) - 1,
+            "evaluation": scores(curve[-1]),
+            "cost": {"flops_per_round": flops, **dict.fromkeys(measured)},
+            "communication": dict.fromkeys(sent_each, 0),
+            "privacy": None if epsilon is None else {"epsilon": epsilon},
+            "baseline": {},
+            "skipped_clients": 0,
+            "state_sha256": "ab",
+            "versions": {},
+            "archive": {},
+        }
         (path / "summary.json").write_text(json.dumps(summary))
     return path
 
@@ -89,7 +104,7 @@ def test_many_configurations_have_a_figure_of_all_scores_and_lines_of_the_best(t
 
 
 def test_a_baseline_whose_name_several_rows_have_is_asked_by_directory(tmp_path):
-    runs = [make_run(tmp_path / f"{i}" / "mf", [0, 0.5], rate=i) for i in range(2)]
+    runs = [make_run(tmp_path / f"{i}" / "mf", [0, 0.5], width=i) for i in range(2)]
     with pytest.raises(UserError, match="'mf' is the name of 2 rows; give the directory of a run"):
         report.compare(runs, baseline="mf")
     assert [row["against"] is None for row in report.compare(runs, baseline=str(runs[1]))] == [False, True]
@@ -193,7 +208,7 @@ def test_running_totals_need_every_line(tmp_path):
     run = make_run(tmp_path / "mf", [0, 0.1, 0.2], seconds=3)
     assert report.read_run(run).totals("bytes_up", "bytes_down") == {0: 0, 1: 200, 2: 500}
     text = (run / "metrics.jsonl").read_text()
-    (run / "metrics.jsonl").write_text(text.replace('"simulated_seconds": 3', '"simulated_seconds": null', 1))
+    (run / "metrics.jsonl").write_text(text.replace('"simulated_seconds": 3', '"simulated": 3', 1))
     assert report.read_run(run).totals("simulated_seconds") == {}
     assert report.read_run(run).simulated_seconds is None
 
@@ -262,14 +277,17 @@ def test_tables_fit_into_100_columns_whole(tmp_path):
 
 def test_tables_in_markdown(tmp_path):
     runs = [
-        *(make_run(tmp_path / f"a|b-seed{s}", [0, 0.4 + s / 10], seed=s, algorithm="mf") for s in (0, 1)),
+        *(
+            make_run(tmp_path / f"a|b-seed{s}", [0, 0.4 + s / 10], seed=s, method="unified", algorithm="mf")
+            for s in (0, 1)
+        ),
         make_run(tmp_path / "c", [0, 0.7], algorithm="unified", finished=False),
     ]
     text = report.comparison_markdown(report.compare(runs))
     lines = text.splitlines()
     assert lines[2:4] == ["| run | score | s1 | s2 | s1+s2 | cost |", "| --- | --- | ---: | ---: | ---: | ---: |"]
     assert lines[4] == (
-        r"| **a\|b**<br>mf, 1 round, seeds 0 1 | Micro F1<br>Macro F1 | 0.225 ±.035<br>0.113 ±.018 "
+        r"| **a\|b**<br>unified, mf, 1 round, seeds 0 1 | Micro F1<br>Macro F1 | 0.225 ±.035<br>0.113 ±.018 "
         r"| 0.225 ±.035<br>0.113 ±.018 | 0.450 ±.071<br>0.225 ±.035 | 200 B<br>0.50 s/round |"
     )
     assert "| **c**<br>1 pair | Micro F1<br>Macro F1 | +.150<br>+.075 | +.150<br>+.075 | +.300<br>+.150 |" in lines

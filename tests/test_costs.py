@@ -89,7 +89,7 @@ class Dense(nnx.Module):
 def test_flops_of_a_dense_layer(stream_mb):
     archive = MemoryArchive(samples=60, shapes={"s1": (40, 10)}, classes=50)
     federation = Federation.of(archive, [("a", ("s1",), range(33)), ("b", ("s1",), range(33, 43))], range(43, 60))
-    study = Study(method="mf", client_optimizer="sgd", batch_size=16, stream_mb=stream_mb)
+    study = Study.of(method="mf", client_optimizer="sgd", batch_size=16, stream_mb=stream_mb)
     sim = Simulation(study, federation, make_model=lambda held: Dense())
     # Forward, and the gradient of the weights (that of the images is not needed): 2 operations each for 16 samples.
     products = 2 * 2 * 16 * 400 * 50
@@ -149,7 +149,7 @@ class Convolutions(nnx.Module):
 def two_convolutions():
     archive = MemoryArchive(samples=60, shapes={"s1": (12, 12, 4)})
     clients = [(name, ("s1",), range(a, a + 20)) for name, a in (("a", 0), ("b", 20))]
-    study = Study(method="mf", client_optimizer="sgd", batch_size=16, local_steps=3)
+    study = Study.of(method="mf", client_optimizer="sgd", batch_size=16, local_steps=3)
     return Simulation(study, Federation.of(archive, clients, range(40, 60)), make_model=lambda held: Convolutions())
 
 

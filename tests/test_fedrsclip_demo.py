@@ -10,7 +10,7 @@ from flax import nnx
 from mmfl_jax import Simulation, Study
 from mmfl_jax.models import clip
 from mmfl_jax.models.clip.pretrain import SMALL
-from mmfl_jax.report import predictions
+from mmfl_jax.runs import predictions
 from mmfl_jax.study import experiments, load_study
 
 TEENY = dataclasses.replace(
@@ -20,7 +20,7 @@ TEENY = dataclasses.replace(
 
 def test_a_run_leaves_what_its_page_shows(tmp_path):
     folder = clip.save(clip.CLIP(TEENY, rngs=nnx.Rngs(0)), tmp_path / "clip", trained_classes=["pastures"])
-    study = Study(
+    study = Study.of(
         archive="twinscenes",
         samples=84,
         clip=str(folder),
@@ -32,7 +32,7 @@ def test_a_run_leaves_what_its_page_shows(tmp_path):
         local_steps=1,
     )
     summary = Simulation(study).run(tmp_path / "run")
-    kept = predictions.load(tmp_path / "run")
+    kept = predictions.load(tmp_path / "run", 2)
     assert kept["images"].shape == (24, 16, 16, 3)
     assert kept["images"].std() > 10
     assert kept["personal"].shape == (3,)

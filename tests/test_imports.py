@@ -21,7 +21,7 @@ import mmfl_jax as mm
 from federations import MemoryArchive
 
 federation = mm.Federation.split(MemoryArchive(), "by:region", clients=4)
-study = mm.Study(method="mf", rounds=1, width=8, client_optimizer="sgd")
+study = mm.Study.of(method="mf", rounds=1, width=8, client_optimizer="sgd")
 print(sorted(mm.Simulation(study, federation).run({run_dir!r}, quiet=False)["evaluation"]))
 assert not set({absent}) & set(sys.modules)
 """

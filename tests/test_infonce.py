@@ -9,6 +9,7 @@ import pytest
 
 from mmfl_jax.objectives.infonce import pairs_loss, relay_loss
 from mmfl_jax.objectives.mim import MIM
+from mmfl_jax.objectives.options import MIMOptions
 
 T = 0.2
 
@@ -68,7 +69,7 @@ def batch(labels, places=None):
 
 
 def relay(source):
-    return MIM(source, ("s1", "s2", "s3"), 6, 1.0, T)
+    return MIM(MIMOptions(mim_positives=source, mim_size=6, mim_weight=1.0, mim_temperature=T), ("s1", "s2", "s3"))
 
 
 def test_prototypes_of_the_labels_pull_and_all_others_push(relayed):

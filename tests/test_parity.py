@@ -158,7 +158,7 @@ class Softmax(nnx.Module):
 def test_the_engine_equals_the_other_implementations(problem, file, algorithm, weighting):
     ends = np.cumsum(problem["sizes"])
     clients = [(str(i), ("x",), np.arange(e - n, e)) for i, (n, e) in enumerate(zip(problem["sizes"], ends))]
-    study = Study(
+    study = Study.of(
         algorithm=algorithm,
         weighting=weighting,
         local_steps=int(problem["steps"]),

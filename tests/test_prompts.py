@@ -145,7 +145,7 @@ def test_a_local_step_descends_the_loss_as_it_is_written():
     after, losses, _ = jax.jit(lambda: local_step(client, local, jnp.int32(0), batch))()
     local = local._replace(params={**local.params, **local.private})
     after = after._replace(params={**after.params, **after.private})
-    rate = sim.study.client_learning_rate
+    rate = sim.study.training.client_learning_rate
 
     @jax.jit
     @jax.value_and_grad
@@ -362,7 +362,7 @@ def test_scenes_are_seen_through_the_features_of_their_images(tmp_path):
         for number in range(8):
             pixels = rng.integers(60 * i, 60 * i + 100, (64, 64, 3)).astype(np.uint8)
             Image.fromarray(pixels).save(tmp_path / "scenes" / name / f"{number}.png")
-    study = Study(
+    study = Study.of(
         archive=f"scenes:{tmp_path / 'scenes'}",
         method="linear",
         clip="tiny",

@@ -9,8 +9,8 @@ from test_report import make_run
 
 from mmfl_jax import report
 from mmfl_jax.errors import UserError
-from mmfl_jax.report import predictions
 from mmfl_jax.report.scenes import VIT_B_32, bytes_by_method
+from mmfl_jax.runs import predictions
 
 OWN = {"parameters": 560_000, "text_width": 64, "projection": 64, "image_size": 32}
 CLASSES = ("forest", "lake", "moors heathland and sclerophyllous vegetation")

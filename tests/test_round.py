@@ -22,7 +22,7 @@ MIXED = [("s1",), ("s1", "s2"), ("s1", "s2"), ("s1",)]
 def reference_state(sim, rounds=1):
     state = sim.state
     for number in range(rounds):
-        key = jax.random.key(sim.study.seed)
+        key = jax.random.key(sim.study.training.seed)
         cohort = sim.cohort(number)
         state = reference_round(sim.program, state, host(sim), cohort.members, cohort.steps, key, cohort.delays)
     return jax.tree.map(np.array, state)  # a copy: the run donates what both share
@@ -32,7 +32,7 @@ def host(sim):
     from mmfl_jax.engine.data import group_data
 
     return jax.device_put(
-        group_data(sim._clients, sim.normalizer, places=sim._places, calibration=sim.study.logit_calibration)
+        group_data(sim._clients, sim.normalizer, places=sim._places, calibration=sim.study.method.logit_calibration)
     )
 
 

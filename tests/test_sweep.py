@@ -15,11 +15,12 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from mmfl_jax import Study
 from mmfl_jax.cli import main
+from mmfl_jax.commands import sweep
 from mmfl_jax.errors import UserError
-from mmfl_jax.runs import Stopped, grid, loop, sweep, sweeps
+from mmfl_jax.runs import Stopped, grid, loop, sweeps
 from mmfl_jax.study import load_study
 
-BASE = Study(name="base")
+BASE = Study.of(name="base")
 NAMES = ["mf-batch_size=8-seed0", "mf-batch_size=16-seed0", "mf-batch_size=8-seed1", "mf-batch_size=16-seed1"]
 
 
@@ -51,8 +52,8 @@ def whole(study, tmp_path_factory):
 
 def test_a_sweep_runs_every_combination_and_compares(whole, study, capsys):
     assert sorted(summaries(whole)) == sorted(NAMES)
-    configs = [json.loads((whole / name / "config.json").read_text()) for name in NAMES]
-    assert [(config["batch_size"], config["seed"]) for config in configs] == [(8, 0), (16, 0), (8, 1), (16, 1)]
+    configs = [Study.from_json(whole / name / "config.json").training for name in NAMES]
+    assert [(config.batch_size, config.seed) for config in configs] == [(8, 0), (16, 0), (8, 1), (16, 1)]
     rows = json.loads((whole / "comparison.json").read_text())
     assert [(row["name"], row["seeds"]) for row in rows] == [("mf-batch_size=8", [0, 1]), ("mf-batch_size=16", [0, 1])]
     assert rows[1]["against"]["scores"]["s1+s2"]["accuracy"]["n"] == 2
@@ -98,7 +99,11 @@ def test_a_killed_sweep_goes_on_bit_exactly(whole, study, tmp_path, capsys):
     # What a kill before the first checkpoint leaves of the third run.
     third = output / NAMES[2]
     (third / "checkpoints" / "1.orbax-checkpoint-tmp-0").mkdir(parents=True)
-    (third / "config.json.part").write_text("{")
+    shutil.copy(whole / NAMES[2] / "config.json", third)
+    (third / "federation.json.part").write_text("{")
+    fourth = output / NAMES[3]  # and before it wrote its options
+    fourth.mkdir()
+    (fourth / "config.json.part").write_text("{")
     main(command)
     said = capsys.readouterr().err.splitlines()
     assert [line for line in said if "took" not in line][1:] == [f"3/4 {NAMES[2]}", f"4/4 {NAMES[3]}"]
@@ -159,10 +164,10 @@ def test_a_directory_of_something_else_is_left_as_it_is(tmp_path):
     [
         (["batchsize=8"], "--vary batchsize: a study has no such field; did you mean batch_size?"),
         (["batch_size"], "--vary 'batch_size' has no values; give --vary FIELD=VALUE,VALUE"),
-        (["batch_size=8,x"], "--vary batch_size: 'x' is not a whole number"),
-        (["batch_size=8,"], "--vary batch_size: '' is not a whole number"),
-        (["client_learning_rate=nan"], "--vary client_learning_rate: 'nan' is not a number"),
-        (["flips=yes"], "--vary flips: 'yes' is not true or false"),
+        (["batch_size=8,x"], "--vary batch_size='x': must be a whole number from 1 to"),
+        (["batch_size=8,"], "--vary batch_size='': must be a whole number from 1 to"),
+        (["client_learning_rate=nan"], "--vary client_learning_rate=nan: must be a finite number above 0"),
+        (["flips=yes"], "--vary flips='yes': must be True or False"),
         (["batch_size=8,8"], "--vary batch_size: 8 is given twice"),
         (["client_learning_rate=0.1,1e-1"], "--vary client_learning_rate: 0.1 is given twice"),
         (["batch_size=8", "batch-size=16"], "--vary batch_size is given twice"),
@@ -187,7 +192,10 @@ def test_a_field_is_varied_or_averaged():
 def test_values_have_their_fields_types_and_runs_names_of_their_own(tmp_path):
     made = make("flips=true,False", "client_learning_rate=1e-3,2", "private=norm,", folds=["test_split=a/b:1,a_b_1"])
     studies = grid.open_grid(tmp_path / "new", made)
-    assert [(s.flips, s.client_learning_rate, s.private, s.test_split) for s in studies[:5]] == [
+    assert [
+        (s.training.flips, s.training.client_learning_rate, s.method.private, s.federation.test_split)
+        for s in studies[:5]
+    ] == [
         (True, 0.001, "norm", "a/b:1"),
         (True, 0.001, "norm", "a_b_1"),
         (True, 0.001, "", "a/b:1"),
@@ -204,7 +212,7 @@ def test_values_have_their_fields_types_and_runs_names_of_their_own(tmp_path):
     assert len({name.casefold() for name in names}) == 4
     assert all(len(name) <= 120 and "/" not in name and not name.startswith(".") for name in names)
     again = grid.open_grid(tmp_path / "clash", make(f"archive={'x' * 300},../A_B,../a_b,../a:b"))
-    assert {study.archive: study.name for study in again} == {study.archive: study.name for study in clash}
+    assert {study.data.archive: study.name for study in again} == {study.data.archive: study.name for study in clash}
 
 
 def test_a_failed_run_does_not_lose_the_others(study, tmp_path, capsys, request):
@@ -216,16 +224,18 @@ def test_a_failed_run_does_not_lose_the_others(study, tmp_path, capsys, request)
     )
     jax.jit(lambda x: x + 1)(1.0)
     with pytest.raises(SystemExit) as left:
-        main(["sweep", study, "--vary", "batch_size=0,16", "--run-dir", str(output), "--rounds", "1"])
+        main(["sweep", study, "--vary", "clients=97,4", "--run-dir", str(output), "--rounds", "1"])
     assert left.value.code == 2
-    assert list(summaries(output)) == ["batch_size=16-seed0"]
+    assert list(summaries(output)) == ["clients=4-seed0"]
     assert any((output / "cache").iterdir())
     assert jax.config.values["jax_compilation_cache_dir"] == mine
     out, err = capsys.readouterr()
-    assert "batch_size=16" in out
-    assert [row["name"] for row in json.loads((output / "comparison.json").read_text())] == ["batch_size=16-seed0"]
+    assert "clients=4" in out
+    assert [row["name"] for row in json.loads((output / "comparison.json").read_text())] == ["clients=4-seed0"]
     lines = err.splitlines()
-    assert lines[-2] == "failed: batch_size=0-seed0: --batch-size must be positive, not 0"
+    assert (
+        lines[-2] == "failed: clients=97-seed0: --clients 97 is more than the 96 training samples: some would have none"
+    )
     assert lines[-1] == "mmfl-jax: 1 of 2 runs failed, as told above; the same command tries them again"
 
 
@@ -238,10 +248,10 @@ def test_images_are_read_once_for_all_runs_of_one_archive(monkeypatch):
             return super().read(modality, indices)
 
     def open_archive(study):
-        opened.append(study.seed)
-        return Told(seed=study.seed)
+        opened.append(study.training.seed)
+        return Told(seed=study.training.seed)
 
-    monkeypatch.setattr("mmfl_jax.build.open_archive", open_archive)
+    monkeypatch.setattr("mmfl_jax.study.build.open_archive", open_archive)
     kept = sweeps._Archives()
     rows = np.array([5, 3, 3])
     for _ in range(2):
@@ -296,7 +306,7 @@ def test_a_stopped_sweep_says_how_to_go_on(study, tmp_path, monkeypatch, when):
         def stop(run_dir):
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(sweeps, "_clear", stop)
+        monkeypatch.setattr(sweeps, "read_summary", stop)
         where = "in run0, run 1 of 1"
     with pytest.raises(Stopped) as caught:
         sweep(studies, tmp_path, quiet=True)

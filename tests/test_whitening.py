@@ -8,6 +8,7 @@ from flax import nnx
 
 from mmfl_jax.models import Normalization
 from mmfl_jax.models.normalization import Whitening
+from mmfl_jax.models.options import ModelOptions
 from mmfl_jax.ops import whitening
 
 EXACT = ("cholesky", "zca")
@@ -103,11 +104,15 @@ def test_application_is_the_written_out_formula(dtype):
     np.testing.assert_allclose(np.asarray(out, np.float64), expected, atol=tolerance)
 
 
+def whitens(**options):
+    return Normalization(ModelOptions(**options), whitened=True)
+
+
 @pytest.mark.parametrize("method", EXACT)
 def test_layer_whitens_in_training_and_keeps_running_moments(method):
     rng = np.random.default_rng(0)
     x = (rng.normal(size=(64, 3, 8)) @ rng.normal(size=(8, 8)) + 5).astype(np.float32)
-    layer = Whitening(8, Normalization(whitening=method, group_size=4, epsilon=1e-3))
+    layer = Whitening(8, whitens(whitening=method, whitening_group=4, whitening_epsilon=1e-3))
     flat = x.reshape(-1, 8).astype(np.float64)
     out = np.asarray(layer(jnp.asarray(x))).reshape(-1, 8).astype(np.float64)
     np.testing.assert_allclose(out.mean(axis=0), 0, atol=1e-3)
@@ -121,7 +126,7 @@ def test_layer_whitens_in_training_and_keeps_running_moments(method):
 
 def test_layer_evaluates_with_its_running_moments():
     rng = np.random.default_rng(0)
-    layer = Whitening(4, Normalization(whitening="zca", epsilon=0.1))
+    layer = Whitening(4, whitens(whitening="zca", whitening_epsilon=0.1))
     mean, sigma = rng.normal(size=4), covariances(1, 4)
     layer.mean[...], layer.cov[...] = jnp.asarray(mean, jnp.float32), jnp.asarray(sigma, jnp.float32)
     layer.scale[...], layer.bias[...] = jnp.full(4, 2.0), jnp.full(4, -1.0)
@@ -135,13 +140,13 @@ def test_layer_evaluates_with_its_running_moments():
 
 @pytest.mark.parametrize(("channels", "asked", "size"), [(8, 4, 4), (6, 4, 3), (7, 4, 1), (3, 8, 3), (16, 16, 16)])
 def test_group_falls_back_to_the_largest_that_divides_the_channels(channels, asked, size):
-    layer = Whitening(channels, Normalization(whitening="cholesky", group_size=asked))
+    layer = Whitening(channels, whitens(whitening_group=asked))
     assert layer.cov[...].shape == (channels // size, size, size)
 
 
 @pytest.mark.parametrize(("where", "whitened"), [("stem", [0]), ("stem+stage1", [0, 1]), ("all", [0, 1, 2, 3])])
 def test_whitening_stands_where_it_is_asked_for(where, whitened):
-    norm = Normalization(whitening="cholesky", where=where)
+    norm = whitens(whitening_where=where)
     layers = [norm.layer(8, stage, nnx.Rngs(0)) for stage in range(4)]
     assert [i for i, layer in enumerate(layers) if isinstance(layer, Whitening)] == whitened
     assert all(isinstance(layer, nnx.BatchNorm) for i, layer in enumerate(layers) if i not in whitened)

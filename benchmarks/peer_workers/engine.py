@@ -69,7 +69,7 @@ def federation(work: workloads.Workload, arrays: workloads.Arrays) -> Federation
 
 def study(work: workloads.Workload, **options: Any) -> Study:
     """Return the study that does the workload."""
-    return Study(
+    return Study.of(
         method="mf+fw+mim" if work.model == "resnet18" else "mf",
         encoder="auto" if work.model == "cnn" else work.model,
         norm="none" if work.model == "mlp" else "batch",
@@ -116,7 +116,7 @@ def start(simulation: Simulation, task: protocol.Task, weights: workloads.Arrays
 def write_positions(simulation: Simulation, task: protocol.Task) -> None:
     """Write the sample positions that the engine's first round draws, for the peers to draw the same."""
     work = task.work
-    round_key = jax.random.fold_in(jax.random.key(simulation.study.seed), 0)
+    round_key = jax.random.fold_in(jax.random.key(simulation.study.training.seed), 0)
     seeds = client_seeds(round_key, jnp.arange(work.clients))
     each = jax.vmap(lambda seed, step: batch_positions(seed, step, work.batch, jnp.int32(work.samples)), (None, 0))
     drawn = jax.vmap(each, (0, None))(seeds, jnp.arange(work.steps))

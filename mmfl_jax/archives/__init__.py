@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from mmfl_jax.archives.base import Archive, ModalitySpec, Subset, choose, random_subset
+from mmfl_jax.archives.options import Bands, DataOptions, Resampling
 from mmfl_jax.errors import UserError
 
 __all__ = ["Archive", "ModalitySpec", "OpenOptions", "Subset", "archives", "open", "register"]
@@ -21,12 +22,12 @@ __all__ = ["Archive", "ModalitySpec", "OpenOptions", "Subset", "archives", "open
 class OpenOptions:
     """Hold how an archive is to be read; the arguments of ``open`` say what each is."""
 
-    modalities: tuple[str, ...] | None = None
-    image_size: int | None = None
-    samples: int | None = None
-    bands: int = 10
-    resampling: str = "bilinear"
-    seed: int = 0
+    modalities: tuple[str, ...] | None
+    image_size: int | None
+    samples: int | None
+    bands: int
+    resampling: str
+    seed: int
 
 
 Opener = Callable[[str, OpenOptions], Archive]
@@ -54,8 +55,8 @@ def open(
     modalities: Sequence[str] | None = None,
     image_size: int | None = None,
     samples: int | None = None,
-    bands: int = 10,
-    resampling: str = "bilinear",
+    bands: Bands = 10,
+    resampling: Resampling = "bilinear",
     seed: int = 0,
 ) -> Archive:
     """Open an archive by its short reference.
@@ -64,8 +65,9 @@ def open(
         reference: ``twin``, ``twinscenes``, ``bigearthnet:DIR``, ``scenes:DIR``, ``arrays:FILE.npz``, or a
             kind that was registered.
         modalities: which to read, in which order; all by default.
-        image_size: height and width to bring images to; their own by default.
-        samples: for the twin how many to make (4,000 by default, 2,000 scenes), else at most so many, drawn at random.
+        image_size: height and width to bring images to; None or 0 for their own.
+        samples: for the twin how many to make (4,000 by default, 2,000 scenes), else at most so many, drawn at random;
+            None or 0 for all.
         bands: of Sentinel-2: 10, or 12 with the two of 60 m.
         resampling: ``bilinear`` or ``nearest``, for bands coarser than the image.
         seed: of the twin's images and of the drawn samples.
@@ -73,15 +75,9 @@ def open(
     Raises:
         UserError: a kind, location, modality or option that does not exist.
     """
-    if bands not in (10, 12):
-        raise UserError(f"bands {bands}: Sentinel-2 patches are read with 10 or 12 bands")
-    choose(resampling, ("bilinear", "nearest"), "resampling")
-    if image_size is not None and image_size < 8:
-        raise UserError(f"image_size {image_size}: at least 8 pixels are needed")
-    if samples is not None and samples < 1:
-        raise UserError(f"samples {samples}: at least 1 is needed")
+    DataOptions(image_size=image_size or 0, samples=samples or 0, bands=bands, resampling=resampling)  # checks them
     names = None if modalities is None else tuple(modalities)
-    options = OpenOptions(names, image_size, samples, bands, resampling, seed)
+    options = OpenOptions(names, image_size or None, samples or None, bands, resampling, seed)
     kind, _, location = reference.partition(":")
     return _KINDS[choose(kind, _KINDS, "kind of archive")][1](location, options)
 

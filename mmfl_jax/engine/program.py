@@ -12,7 +12,6 @@ import optax
 from flax import nnx
 
 from mmfl_jax.algorithms import Algorithm
-from mmfl_jax.engine.augment import Augmentation
 from mmfl_jax.engine.state import Kept, ServerState
 from mmfl_jax.models import Template, Variables, frozen_values, values
 from mmfl_jax.models.scopes import is_private
@@ -42,7 +41,7 @@ class Program:
       server_rate: ``round -> rate`` by which the server's step is scaled.
       momentum: of the client optimizer, 0 for plain SGD.
       sampling: the probability that a client takes part in a round; 1 where cohorts are of a fixed size.
-      augmentation: of a batch.
+      augmentation: ``(images, key) -> images``: how a batch is varied.
       weighting: of clients in averages: ``samples`` or ``uniform``.
     """
 
@@ -62,7 +61,7 @@ class Program:
     server_rate: Callable[[Array], Array] = lambda round: jnp.float32(1)
     momentum: float = 0.0
     sampling: float = 1.0
-    augmentation: Augmentation = dataclasses.field(default_factory=Augmentation)
+    augmentation: Callable[[dict[str, Array], Array], dict[str, Array]] = lambda images, key: images
     weighting: str = "samples"
 
     @classmethod

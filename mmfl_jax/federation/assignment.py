@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -11,13 +12,13 @@ from mmfl_jax.federation.draws import Stream, generator
 from mmfl_jax.federation.partition import Parts
 from mmfl_jax.federation.ragged import offsets_of, positions
 
-ASSIGNMENTS = ("single", "all", "mixed", "split")
+Assignment = Literal["single", "all", "mixed", "split"]
 
 
 def check_assignment(assignment: str) -> None:
     """Raise UserError for an assignment that is none."""
-    if assignment not in ASSIGNMENTS:
-        raise UserError(f"--modality-assignment {assignment!r} is unknown; one of {', '.join(ASSIGNMENTS)}")
+    if assignment not in get_args(Assignment):
+        raise UserError(f"--modality-assignment {assignment!r} is unknown; one of {', '.join(get_args(Assignment))}")
 
 
 def assign_modalities(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -228,7 +229,22 @@ class Federation:
             "train_samples": len(self.train),
             "sha256": self.digest(),
             "test_samples": len(self.test),
+            "images": self._images(),
         }
+
+    def _images(self, most: int = 8) -> dict:
+        """Return by modality its shape, its channels, and a digest of ``most`` samples as they are read."""
+        used = np.concatenate([self.train, self.test])
+        chosen = used[np.linspace(0, len(used) - 1, most).astype(np.int64)]
+        found = {}
+        for modality, spec in self.archive.modalities.items():
+            # Features differ in their last bits from machine to machine; the images that they are of do not.
+            images: Any = getattr(self.archive, "images", None)
+            source = images if modality in getattr(images, "modalities", ()) else self.archive
+            pixels = np.ascontiguousarray(source.read(modality, chosen), np.float32)
+            sha = hashlib.sha256(pixels.tobytes()).hexdigest()
+            found[modality] = {"shape": list(spec.shape), "channels": list(spec.channels), "sha256": sha}
+        return found
 
     def _row(self, group: Group, i: int) -> dict:
         own = slice(*group.offsets[i : i + 2].tolist())

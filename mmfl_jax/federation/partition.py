@@ -92,10 +92,8 @@ def partition(archive: Archive, reference: str, samples: np.ndarray, clients: in
     Raises:
       UserError: for an unknown reference, or more clients than samples or values.
     """
-    form = PRESETS.get(reference, reference)
+    form = read_partition(reference)
     rng = generator(seed, Stream.PARTITION)
-    if form != "iid" and not form.startswith(("dirichlet:", "by:")):
-        raise UserError(f"--partition {reference!r} is unknown; one of {FORMS}")
     if clients > len(samples):
         raise UserError(f"--clients {clients} is more than the {len(samples)} training samples: some would have none")
     if form.startswith("by:"):
@@ -109,6 +107,20 @@ def partition(archive: Archive, reference: str, samples: np.ndarray, clients: in
     else:
         owners, dealt = _dirichlet(archive, _alpha(reference), samples, clients, rng)
     return _numbered(owners, dealt, clients)
+
+
+def read_partition(reference: str) -> str:
+    """Return the form of a partition: a preset stands for another one.
+
+    Raises:
+      UserError: for an unknown reference.
+    """
+    form = PRESETS.get(reference, reference)
+    if form.startswith("dirichlet:"):
+        _alpha(form)
+    elif form != "iid" and not (form.startswith("by:") and all(form.removeprefix("by:").split("+"))):
+        raise UserError(f"--partition {reference!r} is unknown; one of {FORMS}")
+    return form
 
 
 def _numbered(owners: np.ndarray, samples: np.ndarray, clients: int) -> Parts:

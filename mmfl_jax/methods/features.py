@@ -5,11 +5,11 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING
 
-from mmfl_jax import build_clip
 from mmfl_jax.federation import Federation
 from mmfl_jax.methods.method import Method, Recipe
 from mmfl_jax.models.clip.prompts import PRIVATE, SHARED
 from mmfl_jax.objectives.prompts import CMFAC, PACL
+from mmfl_jax.study import build_clip
 
 if TYPE_CHECKING:
     from mmfl_jax.study import Study
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def _prompts(prompts: tuple[str, ...], aligned: bool, study: Study, federation: Federation) -> Recipe:
     make, server = build_clip.prompt_models(study, federation.archive, prompts)
-    terms = (PACL(study.pacl_weight), CMFAC(study.cmfac_weight)) if aligned else ()
+    terms = (PACL(study.method.prompts.pacl_weight), CMFAC(study.method.prompts.cmfac_weight)) if aligned else ()
     weighty = tuple(term for term in terms if term.weight)
     return Recipe(make, server, weighty, (PRIVATE,) if PRIVATE in prompts else ())
 

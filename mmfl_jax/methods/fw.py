@@ -16,9 +16,10 @@ if TYPE_CHECKING:
 def whitened(recipe: Recipe, study: Study, federation: Federation) -> Recipe:
     """Return the recipe with whitening where the study asks for it."""
     if recipe.design is None:
-        raise UserError(f"--method {study.method}: fw whitens an encoder's features, and this model has no encoder")
-    norm = dataclasses.replace(recipe.design.norm, whitening=study.whitening)
-    return recipe.redesigned(dataclasses.replace(recipe.design, norm=norm), study.seed)
+        raise UserError(
+            f"--method {study.method.method}: fw whitens an encoder's features, and this model has no encoder"
+        )
+    return recipe.redesigned(dataclasses.replace(recipe.design, whitened=True), study.training.seed)
 
 
 FW = Method(

@@ -5,10 +5,9 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING
 
-from mmfl_jax.build_clip import DTYPES
 from mmfl_jax.federation import Federation
 from mmfl_jax.methods.method import Method, Recipe
-from mmfl_jax.models import ModelDesign, Normalization
+from mmfl_jax.models import ModelDesign
 
 if TYPE_CHECKING:
     from mmfl_jax.study import Study
@@ -18,24 +17,8 @@ _FRAMEWORK = "Büyüktaş, Sumbul and Demir, 2025, arXiv 2503.10262"
 
 def _recipe(design: str, study: Study, federation: Federation) -> Recipe:
     archive = federation.archive
-    norm = Normalization(
-        kind=study.norm,
-        where=study.whitening_where,
-        group_size=study.whitening_group,
-        epsilon=study.whitening_epsilon,
-        moments=study.whitening_moments,
-        dtype=DTYPES[study.precision],
-    )
-    made = ModelDesign(
-        modalities={m: spec.shape for m, spec in archive.modalities.items()},
-        outputs=len(archive.class_names),
-        design=design,
-        fusion=study.fusion,
-        encoder=study.encoder,
-        width=study.width,
-        norm=norm,
-    )
-    return Recipe.of(made, study.seed)
+    shapes = {m: spec.shape for m, spec in archive.modalities.items()}
+    return Recipe.of(ModelDesign(shapes, len(archive.class_names), design, study.method.model), study.training.seed)
 
 
 UNIFIED = Method(

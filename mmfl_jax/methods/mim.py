@@ -22,21 +22,21 @@ def with_mim(recipe: Recipe, study: Study, federation: Federation) -> Recipe:
       UserError: when the federation has nothing to compare: one modality, no client with two for ``pairs``, or no place
         that clients of different modalities hold for ``places``.
     """
-    modalities = tuple(federation.archive.modalities)
+    modalities, options = tuple(federation.archive.modalities), study.method.mim
     if recipe.design is None or recipe.design.design == UNIFIED or len(modalities) < 2:
         what = "one encoder for all" if len(modalities) > 1 else modalities[0]
-        raise UserError(f"--method {study.method}: MIM compares modalities, but there is only {what}")
-    if study.mim_positives == "pairs" and all(len(group.modalities) < 2 for group in federation.groups):
+        raise UserError(f"--method {study.method.method}: MIM compares modalities, but there is only {what}")
+    if options.mim_positives == "pairs" and all(len(group.modalities) < 2 for group in federation.groups):
         raise UserError(
             "--mim-positives pairs needs clients with several modalities; choose --modality-assignment all or mixed"
         )
-    if study.mim_positives == "places" and not _places_are_shared(federation):
+    if options.mim_positives == "places" and not _places_are_shared(federation):
         raise UserError(
             "--mim-positives places needs places that clients of different modalities hold; "
             "choose --modality-assignment split"
         )
-    term = Objective(study.mim_positives, modalities, study.mim_size, study.mim_weight, study.mim_temperature)
-    return recipe.redesigned(dataclasses.replace(recipe.design, projection=study.mim_size), study.seed, term)
+    design = dataclasses.replace(recipe.design, projection=options.mim_size)
+    return recipe.redesigned(design, study.training.seed, Objective(options, modalities))
 
 
 def _places_are_shared(federation: Federation) -> bool:

@@ -38,7 +38,6 @@ RESNETS = {
     "resnet18": ResNetDesign((2, 2, 2, 2), 64),
     "resnet50": ResNetDesign((3, 4, 6, 3), 64, bottleneck=True),
 }
-ENCODERS = (*RESNETS, "mlp", "conv1d")
 
 
 def _conv(inputs: int, outputs: int, kernel: int, stride: int, dtype: jnp.dtype | None, rngs: nnx.Rngs) -> nnx.Conv:
@@ -182,19 +181,17 @@ def make_encoder(name: str, shape: tuple[int, ...], hidden: int, norm: Normaliza
     """Return the encoder ``name`` for samples of ``shape``.
 
     Args:
-      name: one of ``ENCODERS``, or ``auto``.
+      name: see :class:`mmfl_jax.models.options.ModelOptions`.
       shape: of one sample: ``(height, width, channels)``, ``(time, channels)`` or ``(features,)``.
       hidden: width of ``mlp`` and ``conv1d``; for residual networks the width of the first stage, 0 for their own.
       norm: the normalisation at each place.
       rngs: for the initial weights.
 
     Raises:
-      UserError: for an unknown name, or one that does not fit the shape.
+      UserError: for an encoder that does not fit the shape.
     """
     name = default_encoder(shape) if name == "auto" else name
     needs = {**dict.fromkeys(RESNETS, 3), "conv1d": 2}
-    if name not in ENCODERS:
-        raise UserError(f"--encoder {name!r} is unknown; one of auto, {', '.join(ENCODERS)}")
     if name in needs and len(shape) != needs[name]:
         raise UserError(f"--encoder {name} takes samples of {needs[name]} axes, but these have shape {shape}; try auto")
     if name in RESNETS:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import get_args
 
 import jax
 import jax.numpy as jnp
 
+from mmfl_jax.models.options import Fusion
+
 Array = jax.Array
 
-FUSIONS = ("mean", "sum", "max", "concat")
+FUSIONS = get_args(Fusion)
 
 
 def fused_size(fusion: str, features: int, modalities: int) -> int:

@@ -19,6 +19,7 @@ from mmfl_jax.errors import UserError
 from mmfl_jax.models.encoders import make_encoder
 from mmfl_jax.models.fusion import fuse, fused_size
 from mmfl_jax.models.normalization import Normalization
+from mmfl_jax.models.options import ModelOptions
 
 Array = jax.Array
 
@@ -34,21 +35,22 @@ class ModelDesign:
       outputs: classes.
       design: ``modality`` (an encoder each, features fused, one head), ``unified`` (one encoder over all channels,
         zeros for a missing modality) or ``separate`` (an encoder and a head each, logits averaged).
-      fusion: of the features present.
-      encoder: name, or ``auto``.
-      width: of the encoder, 0 for its own.
+      options: encoders, fusion and normalisation.
+      whitened: whether features are whitened (FW).
       projection: length of MIM's projections, 0 for none.
-      norm: normalisation at each place.
     """
 
     modalities: Mapping[str, tuple[int, ...]]
     outputs: int
     design: str = "modality"
-    fusion: str = "mean"
-    encoder: str = "auto"
-    width: int = 0
+    options: ModelOptions = dataclasses.field(default_factory=ModelOptions)
+    whitened: bool = False
     projection: int = 0
-    norm: Normalization = dataclasses.field(default_factory=Normalization)
+
+    @property
+    def norm(self) -> Normalization:
+        """Return the normalisation at each place."""
+        return Normalization(self.options, self.whitened)
 
 
 class Output(NamedTuple):
@@ -101,12 +103,15 @@ class MultiModalModel(nnx.Module):
         shapes = {UNIFIED: _unified_shape(design.modalities)} if design.design == UNIFIED else design.modalities
         towers = (UNIFIED,) if design.design == UNIFIED else held
         self.encoders = nnx.Dict(
-            {m: make_encoder(design.encoder, shapes[m], design.width, design.norm, rngs) for m in towers}
+            {
+                m: make_encoder(design.options.encoder, shapes[m], design.options.width, design.norm, rngs)
+                for m in towers
+            }
         )
         sizes = {m: encoder.features for m, encoder in self.encoders.items()}
         if len(set(sizes.values())) > 1 and design.design == "modality":
             raise UserError(
-                f"--fusion {design.fusion} needs features of one length, but the encoders give {sizes}; "
+                f"--fusion {design.options.fusion} needs features of one length, but the encoders give {sizes}; "
                 "choose one --encoder for all modalities"
             )
         features = next(iter(sizes.values()))
@@ -114,7 +119,7 @@ class MultiModalModel(nnx.Module):
         if design.projection:
             self.projectors = nnx.Dict({m: Projector(sizes[m], design.projection, dtype, rngs) for m in towers})
         if design.design == "modality":
-            size = fused_size(design.fusion, features, len(design.modalities))
+            size = fused_size(design.options.fusion, features, len(design.modalities))
             self.head = _dense(size, design.outputs, dtype, rngs)
         else:
             self.heads = nnx.Dict({m: _dense(sizes[m], design.outputs, dtype, rngs) for m in towers})
@@ -129,7 +134,7 @@ class MultiModalModel(nnx.Module):
         features = {m: self.encoders[m](x, train) for m, x in inputs.items()}
         projections = {m: self.projectors[m](f) for m, f in features.items()} if design.projection else {}
         if design.design == "modality":
-            merged = fuse(features, tuple(design.modalities), design.fusion)
+            merged = fuse(features, tuple(design.modalities), design.options.fusion)
             fused: Array | None = merged
             logits = self.head(merged)
         else:

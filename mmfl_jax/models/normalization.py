@@ -12,14 +12,14 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from mmfl_jax.models.options import ModelOptions
 from mmfl_jax.ops import whitening
 
 Array = jax.Array
 
-NORMS = ("batch", "group", "none")
-PLACES = ("stem", "stem+stage1", "all")
-MOMENTS = ("batch", "pooled")
 MOMENTUM = 0.1
+#: None is float32, in which parameters are: nothing is cast.
+DTYPES: dict[str, jnp.dtype | None] = {"float32": None, "bfloat16": jnp.dtype(jnp.bfloat16)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,34 +27,28 @@ class Normalization:
     """Say which normalisation stands at each place of an encoder.
 
     Attributes:
-      kind: ``batch``, ``group`` or ``none``: the layer wherever there is no whitening.
-      whitening: ``none`` or a method of :mod:`mmfl_jax.ops.whitening`.
-      where: ``stem``, ``stem+stage1`` or ``all``: the places where whitening stands.
-      group_size: channels that are whitened together.
-      epsilon: shrinkage of the covariance towards the identity.
+      options: which layer, and how it whitens.
+      whitened: whether there is whitening at all (FW).
       iterations: of Newton-Schulz.
-      moments: that whiten in training: ``batch``, or ``pooled``, those received from the server and followed since. The
-        latter are what tests use, so that a client whose classes or land differ learns on the same scale.
-      dtype: compute type of the layer's output; statistics are float32.
     """
 
-    kind: str = "batch"
-    whitening: str = "none"
-    where: str = "stem+stage1"
-    group_size: int = 4
-    epsilon: float = 1e-3
+    options: ModelOptions = dataclasses.field(default_factory=ModelOptions)
+    whitened: bool = False
     iterations: int = 5
-    moments: str = "batch"
-    dtype: jnp.dtype | None = None
+
+    @property
+    def dtype(self) -> jnp.dtype | None:
+        """Return the compute type of a layer's output; statistics are float32."""
+        return DTYPES[self.options.precision]
 
     def layer(self, channels: int, stage: int, rngs: nnx.Rngs) -> nnx.Module:
         """Return the layer for ``channels`` at ``stage`` (0: stem, 1..: stages)."""
-        reach = {"stem": 0, "stem+stage1": 1, "all": 1_000}[self.where]
-        if self.whitening != "none" and stage <= reach:
+        reach = {"stem": 0, "stem+stage1": 1, "all": 1_000}[self.options.whitening_where]
+        if self.whitened and stage <= reach:
             return Whitening(channels, self)
-        if self.kind == "batch":
+        if self.options.norm == "batch":
             return nnx.BatchNorm(channels, momentum=1 - MOMENTUM, dtype=self.dtype, rngs=rngs)
-        if self.kind == "group":
+        if self.options.norm == "group":
             groups = next(g for g in (8, 4, 2, 1) if channels % g == 0)
             return GroupNorm(channels, groups, self.dtype, rngs)
         return Identity()
@@ -86,10 +80,12 @@ class Whitening(nnx.Module):
     Roy et al. (CVPR 2019). Running moments are exponential averages with momentum 0.1.
     """
 
-    def __init__(self, channels: int, options: Normalization):
-        self.options = options
+    def __init__(self, channels: int, norm: Normalization):
+        self.norm = norm
         # A layer narrower than the group, or not a multiple of it, takes the largest group that divides it.
-        self.group_size = next(g for g in range(min(options.group_size, channels), 0, -1) if channels % g == 0)
+        self.group_size = next(
+            g for g in range(min(norm.options.whitening_group, channels), 0, -1) if channels % g == 0
+        )
         groups = channels // self.group_size
         self.scale = nnx.Param(jnp.ones(channels))
         self.bias = nnx.Param(jnp.zeros(channels))
@@ -103,10 +99,9 @@ class Whitening(nnx.Module):
             batch_mean, batch_covariance = whitening.group_moments(x, self.group_size)
             self.mean[...] = (1 - MOMENTUM) * mean + MOMENTUM * jax.lax.stop_gradient(batch_mean)
             self.cov[...] = (1 - MOMENTUM) * covariance + MOMENTUM * jax.lax.stop_gradient(batch_covariance)
-            if self.options.moments == "batch":
+            if self.norm.options.whitening_moments == "batch":
                 mean, covariance = batch_mean, batch_covariance
-        options = self.options
-        matrix = whitening.whitening_matrix(
-            whitening.shrink(covariance, options.epsilon), options.whitening, options.iterations
-        )
+        options = self.norm.options
+        shrunk = whitening.shrink(covariance, options.whitening_epsilon)
+        matrix = whitening.whitening_matrix(shrunk, options.whitening, self.norm.iterations)
         return whitening.apply_whitening(x, mean, matrix, self.scale[...], self.bias[...])

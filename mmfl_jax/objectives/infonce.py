@@ -14,8 +14,6 @@ import jax.numpy as jnp
 
 Array = jax.Array
 
-SOURCES = ("prototypes", "pairs", "places")
-
 
 def info_nce(anchors: Array, keys: Array, positive: Array, valid: Array, temperature: float) -> Array:
     """Return the mean InfoNCE loss over the anchors that have a positive.

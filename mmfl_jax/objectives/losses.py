@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import jax
 import jax.numpy as jnp
 import optax
 
+from mmfl_jax.objectives.options import Calibration
+
 Array = jax.Array
 
 TASKS = ("multilabel", "multiclass")
-CALIBRATIONS = ("none", "fedlc", "share", "relative")
 
 
 def task_loss(task: str, logits: Array, labels: Array) -> Array:
@@ -62,7 +65,7 @@ def calibration_offsets(kind: str, task: str, counts: Array, totals: Array, stre
         return strength * _evidence(task, counts)
     if kind == "relative":
         return strength * (_evidence(task, counts) - _evidence(task, totals))
-    raise ValueError(f"logit calibration {kind!r} is unknown; one of {', '.join(CALIBRATIONS)}")
+    raise ValueError(f"logit calibration {kind!r} is unknown; one of {', '.join(get_args(Calibration))}")
 
 
 def _evidence(task: str, counts: Array) -> Array:

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from mmfl_jax.objectives import infonce
 from mmfl_jax.objectives.objective import Objective
+from mmfl_jax.objectives.options import MIMOptions
 
 Array = jax.Array
 Sums = dict[str, tuple[Array, Array]]
@@ -24,50 +25,49 @@ class MIM(Objective):
     """Maximise the mutual information of modalities (:mod:`mmfl_jax.objectives.infonce`).
 
     Attributes:
-      source: of positives: ``prototypes``, ``places``, or ``pairs`` (nothing is relayed).
+      options: source of positives, size of a projection, weight and temperature; with ``pairs`` nothing is relayed.
       modalities: that have projections, in order.
-      size: of a projection.
-      weight: lambda_MIM.
-      temperature: of the softmax.
     """
 
-    source: str
+    options: MIMOptions
     modalities: tuple[str, ...]
-    size: int
-    weight: float
-    temperature: float
     name: str = "mim"
+
+    @property
+    def weight(self) -> float:  # type: ignore[override]
+        """Return lambda_MIM."""
+        return self.options.mim_weight
 
     @property
     def by_place(self) -> bool:  # type: ignore[override]
         """Return whether a slot is a place."""
-        return self.source == "places"
+        return self.options.mim_positives == "places"
 
     @property
     def shares(self) -> bool:  # type: ignore[override]
         """Return whether projections travel."""
-        return self.source != "pairs"
+        return self.options.mim_positives != "pairs"
 
     def init(self, slots: int) -> dict[str, dict[str, Array]]:
         """Return empty slots: none known yet."""
-        if self.source == "pairs":
+        if self.options.mim_positives == "pairs":
             return {}
-        empty = lambda: {"keys": jnp.zeros((slots, self.size)), "known": jnp.zeros(slots, bool)}
+        empty = lambda: {"keys": jnp.zeros((slots, self.options.mim_size)), "known": jnp.zeros(slots, bool)}
         return {m: empty() for m in self.modalities}
 
     def loss(self, output: Any, batch: Any, shared: dict) -> Array:
         """Return the MIM loss of one client's batch; for ``places``, the batch's places are their slots."""
         projections, places = output.projections, batch.places
-        if self.source == "pairs":
-            return infonce.pairs_loss(projections, places, self.temperature)
+        if self.options.mim_positives == "pairs":
+            return infonce.pairs_loss(projections, places, self.options.mim_temperature)
         keys = {m: slot["keys"] for m, slot in shared.items()}
         known = {m: slot["known"] for m, slot in shared.items()}
         positive = batch.labels > 0
-        if self.source == "places":
+        if self.options.mim_positives == "places":
             keys = {m: k[places] for m, k in keys.items()}
             known = {m: k[places] for m, k in known.items()}
             positive = places[:, None] == places[None, :]
-        return infonce.relay_loss(projections, keys, known, positive, self.temperature)
+        return infonce.relay_loss(projections, keys, known, positive, self.options.mim_temperature)
 
     def empty_sums(self, shared: dict) -> Sums:
         """Return zeros to add projections to: ``{modality: (sums [slots, size], counts [slots])}``."""
@@ -89,7 +89,7 @@ class MIM(Objective):
             total, count = sums[m]
             valid = active[:, None] & jnp.isfinite(z).all(axis=-1)
             z = jnp.where(valid[..., None], z, 0.0)
-            if self.source == "places":
+            if self.options.mim_positives == "places":
                 total = total.at[batch.places].add(z)
                 count = count.at[batch.places].add(valid.astype(count.dtype))
             else:
@@ -117,4 +117,4 @@ class MIM(Objective):
         own = [m for m in shared if m in held]
         others = [m for m in shared if len(own) > 1 or m not in own]
         slots = places if self.by_place else len(shared[self.modalities[0]]["known"])
-        return len(own) * slots * (self.size + 1), len(others) * slots * self.size
+        return len(own) * slots * (self.options.mim_size + 1), len(others) * slots * self.options.mim_size

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import html
 import json
-import os
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ from mmfl_jax.report.presentation import (
     seconds_text,
     shown_metrics,
 )
+from mmfl_jax.runs.files import write_whole, writing
 from mmfl_jax.runs.record import RunRecord, read_run
 from mmfl_jax.runs.values import fused_set, is_number, ordered_sets
 
@@ -61,12 +61,11 @@ def write_report(run_dir: Path) -> Path:
     from mmfl_jax.report.scenes import draw_scene_figures
 
     run = read_run(run_dir)
-    figures = draw_figures(run, run.path / "figures") | draw_scene_figures(run, run.path / "figures")
+    with writing(run.path / "figures", f"the run is as it was: mmfl-jax report {run_dir} tries again"):
+        figures = draw_figures(run, run.path / "figures") | draw_scene_figures(run, run.path / "figures")
     page = run.path / "report.html"
     # Replaced in one step: somebody may be reading the page of a run that is still going.
-    fresh = run.path / "report.html.new"
-    fresh.write_text(render_page(run, figures), encoding="utf-8")
-    os.replace(fresh, page)
+    write_whole(page, render_page(run, figures))
     return page
 
 
@@ -156,6 +155,8 @@ def _tiles(run: RunRecord) -> str:
         ("Sent in all", scaled_text(run.total_bytes, "B"), "up and down"),
         ("Time", seconds_text(run.seconds_per_round), "a round"),
     ]
+    if run.skipped_clients:
+        tiles.append(("Left out", count_text(run.skipped_clients), "updates of clients, not finite"))
     return (
         '<div class="tiles">'
         + "".join(
@@ -257,7 +258,7 @@ def _cost_table(run: RunRecord) -> str:
         ("Padding waste", f"{waste:.1%}" if is_number(waste) else MISSING),
         ("Peak memory", scaled_text(cost.get("peak_memory_bytes"), "B")),
         ("Client-level privacy", promised or MISSING),
-        ("Client updates left out as not finite", count_text(run.summary.get("skipped_clients"))),
+        ("Client updates left out as not finite", count_text(run.skipped_clients)),
     ]
     known = [(_text(label), _text(value)) for label, value in rows if value != MISSING]
     return _table([], known, "numbers facts") if known else "<p>Nothing measured yet.</p>"

@@ -76,6 +76,11 @@ def count_text(value: Any) -> str:
     return f"{round(value):,}" if is_number(value) else MISSING
 
 
+def skipped_text(skipped: int) -> str:
+    """Write how many updates of clients were left out."""
+    return f"{skipped:,} client update{'s' * (skipped != 1)}"
+
+
 def scaled_text(value: Any, unit: str = "", digits: int = 3) -> str:
     """Write a quantity with a decimal prefix, such as ``1.23 MB``, or a dash."""
     if not is_number(value):

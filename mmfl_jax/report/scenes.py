@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter
 
-from mmfl_jax.report import predictions
 from mmfl_jax.report.figures import draw_figures, legend_above
 from mmfl_jax.report.presentation import scaled_text, shorten
+from mmfl_jax.runs import predictions
 from mmfl_jax.runs.record import RunRecord
 from mmfl_jax.runs.values import is_number
 
@@ -34,7 +34,7 @@ def draw_scene_figures(run: RunRecord, folder: Path) -> dict[str, Path]:
 
 def draw_scenes(run: RunRecord) -> Figure | None:
     """Draw test scenes framed by whether the global model is right, with class and, where wrong, its answer."""
-    kept = predictions.load(run.path)
+    kept = predictions.load(run.path, len(run.federation["class_names"]))
     if "images" not in kept:
         return None
     names = run.federation["class_names"]
@@ -62,7 +62,7 @@ def draw_scenes(run: RunRecord) -> Figure | None:
 
 def draw_personal(run: RunRecord) -> Figure | None:
     """Draw the accuracy of each client's own model, the best first; of many clients a histogram."""
-    accuracy = predictions.load(run.path).get("personal")
+    accuracy = predictions.load(run.path, len(run.federation["class_names"])).get("personal")
     if accuracy is None or not np.isfinite(accuracy).any():
         return None
     accuracy = np.sort(accuracy[np.isfinite(accuracy)])[::-1]

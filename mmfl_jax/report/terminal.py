@@ -7,7 +7,16 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from mmfl_jax.report.presentation import METRICS, Evaluation, main_metrics, score_text, seconds_text, shown_metrics
+from mmfl_jax.report.presentation import (
+    METRICS,
+    Evaluation,
+    main_metrics,
+    score_text,
+    seconds_text,
+    shown_metrics,
+    skipped_text,
+)
+from mmfl_jax.runs.listeners import Listener, Privacy
 from mmfl_jax.runs.values import as_float, fused_set, is_number, ordered_sets
 
 if TYPE_CHECKING:
@@ -17,45 +26,47 @@ if TYPE_CHECKING:
 HEARTBEAT = 60.0
 
 
-class RoundProgress:
+class RoundProgress(Listener):
     """Show rounds, loss, score of all modalities together, time of a round and time left.
 
     Draws a bar on stderr where that is a terminal and rich is installed; elsewhere writes one plain line for each
     evaluation, and one a minute between them.
 
     Args:
-      total_rounds: the study's rounds.
-      first_round: the rounds that were done before, for a resumed run.
       quiet: write nothing.
     """
 
-    def __init__(self, total_rounds: int, first_round: int = 0, quiet: bool = False):
-        self._total, self._done, self._quiet = total_rounds, first_round, quiet
+    def __init__(self, quiet: bool = False):
+        self._total, self._done, self._quiet, self._skipped = 0, 0, quiet, 0
         self._metrics: Mapping[str, Any] = {}
         self._score = self._privacy = ""
         self._started: tuple[float, int] | None = None
         self._last_line = time.monotonic()
-        self._bar: Any = None if quiet else _terminal_bar(total_rounds)
+        self._bar: Any = None
         self._task: Any = None
 
-    def __enter__(self) -> RoundProgress:
+    def begin(self, first: int, total: int) -> None:
+        """Show that the run goes on after round ``first`` towards round ``total``."""
+        self._total, self._done = total, first
+        self._bar = None if self._quiet else _terminal_bar(total)
         if self._bar is not None:
             self._bar.start()
-            self._task = self._bar.add_task("", total=self._total, completed=self._done, note="compiling")
-        return self
+            self._task = self._bar.add_task("", total=total, completed=first, note="compiling")
 
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
+        """Let go of the terminal."""
         if self._bar is not None:
             self._bar.stop()
 
-    def round(self, metrics: Mapping[str, Any]) -> None:
+    def round(self, row: Mapping[str, Any]) -> None:
         """Show that a round has ended.
 
         Args:
-          metrics: what was measured, with ``round``, ``loss`` and ``seconds``.
+          row: what was measured, with ``round``, ``loss`` and ``seconds``.
         """
         now = time.monotonic()
-        self._metrics, self._done = metrics, int(metrics["round"])
+        self._metrics, self._done = row, int(row["round"])
+        self._skipped += row.get("skipped_clients") or 0
         # The first round compiles, so the time left is reckoned from its end.
         self._started = self._started or (now, self._done)
         if self._bar is not None:
@@ -63,15 +74,15 @@ class RoundProgress:
         elif now - self._last_line > HEARTBEAT:
             self._line(self._note())
 
-    def evaluation(self, round: int, evaluation: Evaluation, epsilon: float | None = None) -> None:
+    def evaluation(self, round: int, evaluation: Evaluation, privacy: Privacy = None) -> None:
         """Show the scores of an evaluation.
 
         Args:
           round: the round after which it was made, 0 before training.
           evaluation: scores by modality set.
-          epsilon: what the rounds so far have cost, where the algorithm promises privacy.
+          privacy: what the rounds so far have cost, where the algorithm promises it.
         """
-        self._privacy = "" if epsilon is None else f"ε {epsilon:.3g}"
+        self._privacy = f"ε {privacy['epsilon']:.3g}" if privacy else ""
         metric, fused = next(iter(main_metrics(evaluation)), None), fused_set(evaluation)
         if metric is None or fused is None:
             return
@@ -92,6 +103,8 @@ class RoundProgress:
             parts.append(score or self._score)
         if self._privacy:
             parts.append(self._privacy)
+        if self._skipped:
+            parts.append(f"{skipped_text(self._skipped)} left out")
         if is_number(self._metrics.get("seconds")):
             parts.append(f"{seconds_text(self._metrics['seconds'])}/round")
         left = self._seconds_left()
@@ -111,6 +124,37 @@ class RoundProgress:
         if not self._quiet:
             self._last_line = time.monotonic()
             print(f"round {self._done if round is None else round}/{self._total} · {note}", file=sys.stderr, flush=True)
+
+
+class SweepProgress:
+    """Say on standard error which run of how many it is, and how long the others will take."""
+
+    def __init__(self, total: int, quiet: bool):
+        self._total, self._quiet = total, quiet
+        self._spent: list[float] = []
+        self._began = 0.0
+        #: Whether rounds are not shown: lines of many runs would bury what counts.
+        self.no_rounds = quiet or not sys.stderr.isatty()
+
+    def begin(self, number: int, name: str, done: int) -> None:
+        """Say that a run begins, or goes on from round ``done``."""
+        self._began = time.monotonic()
+        self._say(f"{number}/{self._total} {name}{f' from round {done}' if done else ''}")
+
+    def end(self, number: int, name: str) -> None:
+        """Say how long a run took, and how long the rest will."""
+        self._spent.append(time.monotonic() - self._began)
+        left = sum(self._spent) / len(self._spent) * (self._total - number)
+        rest = f", {seconds_text(left)} left" if number < self._total else ""
+        self._say(f"{number}/{self._total} {name} took {seconds_text(self._spent[-1])}{rest}")
+
+    def failed(self, number: int, name: str, why: str) -> None:
+        """Say why a run failed."""
+        self._say(f"{number}/{self._total} {name} failed: {why}")
+
+    def _say(self, line: str) -> None:
+        if not self._quiet:
+            print(line, file=sys.stderr, flush=True)
 
 
 def _terminal_bar(total_rounds: int) -> Any:
@@ -150,8 +194,12 @@ def result_table(summary: Mapping[str, Any]) -> Table:
     for name in ordered_sets(evaluation):
         cells = [score_text(evaluation[name].get(metric)) for metric in metrics]
         table.add_row(Text(name), *cells, style="bold" if name == fused else None)
+    notes = []
+    if skipped := summary.get("skipped_clients"):
+        notes.append(f"{skipped_text(skipped)} left out: not finite")
     if privacy := summary.get("privacy"):
-        table.caption = f"client-level privacy: epsilon {privacy['epsilon']:.3g} at delta {privacy['delta']:.3g}"
+        notes.append(f"client-level privacy: epsilon {privacy['epsilon']:.3g} at delta {privacy['delta']:.3g}")
+    table.caption = "\n".join(notes) or None
     for name, scores in (summary.get("bounds") or {}).items():
         best = scores.get(fused or "", {})
         for held in [fused] if best else ordered_sets(scores):

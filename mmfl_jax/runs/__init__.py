@@ -5,15 +5,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mmfl_jax.runs.bounds import run_bounds
-    from mmfl_jax.runs.loop import Stopped, load, run, versions
+    from mmfl_jax.runs.listeners import Listener
+    from mmfl_jax.runs.loop import load, run, versions
     from mmfl_jax.runs.record import RunRecord, read_run
+    from mmfl_jax.runs.signals import Stopped
     from mmfl_jax.runs.sweeps import sweep
 
-__all__ = ["RunRecord", "Stopped", "load", "read_run", "run", "run_bounds", "sweep", "versions"]
+__all__ = ["Listener", "RunRecord", "Stopped", "load", "read_run", "run", "run_bounds", "sweep", "versions"]
 
 _HOMES = {
+    "Listener": "listeners",
     "RunRecord": "record",
-    "Stopped": "loop",
+    "Stopped": "signals",
     "load": "loop",
     "read_run": "record",
     "run": "loop",

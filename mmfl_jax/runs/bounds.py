@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmfl_jax.runs.directory import CHECKPOINTS, SUMMARY, write_whole
+from mmfl_jax.runs.directory import RunDirectory, begun
+from mmfl_jax.runs.listeners import Listener
+from mmfl_jax.runs.lock import locked
 from mmfl_jax.runs.loop import run
+from mmfl_jax.runs.schema import read_summary
 
 if TYPE_CHECKING:
     from mmfl_jax.simulation import Simulation
@@ -18,13 +21,15 @@ BOUNDS, FOLDER = ("centralized", "local"), "bounds"
 _PLAIN = {"participation": "all", "dropout": 0.0, "stragglers": 0.0, "speed": "", "attack": "none", "private": ""}
 
 
-def run_bounds(simulation: Simulation, run_dir: Path, *, quiet: bool = True) -> dict[str, Any]:
+def run_bounds(
+    simulation: Simulation, run_dir: Path, listeners: Callable[[], Sequence[Listener]] = tuple
+) -> dict[str, Any]:
     """Run a finished run's study under both bounds, for as many rounds, and add their scores to its summary.
 
     Args:
         simulation: of the run; its federation is the bounds' too.
         run_dir: of the run; each bound has a run directory in its folder ``bounds``, and goes on where it was stopped.
-        quiet: show no progress.
+        listeners: makes what hears of a bound's rounds.
 
     Returns:
         The summary, with the bounds' ``evaluation`` by name under ``bounds``.
@@ -32,15 +37,15 @@ def run_bounds(simulation: Simulation, run_dir: Path, *, quiet: bool = True) -> 
     from mmfl_jax.simulation import Simulation
 
     # A federation of flipped labels is the attack's own.
-    federation = None if simulation.study.attack == "label_flip" else simulation.federation
+    federation = None if simulation.study.federation.attack == "label_flip" else simulation.federation
     bounds = {}
     for name in BOUNDS:
         own = run_dir / FOLDER / name
         study = simulation.study.replace(algorithm=name, name=name, **_PLAIN)
-        if not (own / SUMMARY).exists():
-            begun = any((own / CHECKPOINTS).glob("[0-9]*"))
-            run(Simulation(study, federation), own, resume=begun, quiet=quiet, report=False)
-        bounds[name] = json.loads((own / SUMMARY).read_text())["evaluation"]
-    summary = json.loads((run_dir / SUMMARY).read_text()) | {"bounds": bounds}
-    write_whole(run_dir / SUMMARY, json.dumps(summary, indent=2))
+        if read_summary(own).get("rounds") != study.training.rounds:
+            run(Simulation(study, federation), own, resume=begun(own), listeners=listeners())
+        bounds[name] = read_summary(own)["evaluation"]
+    with locked(run_dir):
+        summary = read_summary(run_dir) | {"bounds": bounds}
+        RunDirectory(run_dir).summary(summary)
     return summary

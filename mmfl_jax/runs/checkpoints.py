@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -16,7 +19,15 @@ _SCORE = "score"
 
 
 def _reason(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+    """Return the first line of what an error says, or what TensorStore heard of the system, which it tells last."""
+    said = str(error).strip() or type(error).__name__
+    system = re.search(r"([^:\n]+) \[os_error_code=", said)
+    return system[1].strip() if system else said.splitlines()[0][:200]
+
+
+def saved_rounds(directory: Path) -> list[int]:
+    """Return the rounds whose checkpoints are finished, in order: Orbax renames a folder to the number at last."""
+    return sorted(int(path.name) for path in directory.glob("*") if path.name.isdecimal())
 
 
 class Checkpoints:
@@ -65,7 +76,8 @@ class Checkpoints:
             return
         # What the model is given is there again when it is built.
         saved = dataclasses.replace(state, frozen={})
-        self._manager.save(round_number, args=ocp.args.StandardSave(saved), metrics={_SCORE: score})
+        with self._writing():  # the save before it may have failed behind
+            self._manager.save(round_number, args=ocp.args.StandardSave(saved), metrics={_SCORE: score})
 
     def restore(self, like: ServerState, round_number: int | None = None) -> tuple[int, ServerState]:
         """Return the round and the state of a checkpoint, the last one by default.
@@ -93,7 +105,29 @@ class Checkpoints:
             raise UserError(f"checkpoint {place} cannot be read ({_reason(error)}); {advice}") from error
         return chosen, dataclasses.replace(state, frozen=like.frozen)
 
+    def wait(self) -> None:
+        """Wait until everything is written.
+
+        Raises:
+            UserError: where it cannot be.
+        """
+        with self._writing():
+            self._manager.wait_until_finished()
+            self._manager.check_for_errors()
+
     def close(self) -> None:
-        """Wait until everything is written."""
-        self._manager.wait_until_finished()
-        self._manager.close()
+        """Wait until everything is written, and let go of the directory."""
+        try:
+            self.wait()
+        finally:
+            with self._writing():
+                self._manager.close()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # Orbax, TensorStore and the system each raise their own kinds
+            saved = saved_rounds(self.directory)
+            kept = f"; that of round {saved[-1]} is kept" if saved else ""
+            raise UserError(f"{self.directory}: a checkpoint cannot be written ({_reason(error)}){kept}") from error

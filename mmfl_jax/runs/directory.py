@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-import dataclasses
+import contextlib
 import json
 import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
 from mmfl_jax.errors import UserError
-from mmfl_jax.study import Study
+from mmfl_jax.runs.files import write_whole, writing
+from mmfl_jax.runs.listeners import Listener, Privacy
+from mmfl_jax.runs.lock import LOCK, check_free, locked
+from mmfl_jax.runs.schema import CONFIG, FEDERATION, METRICS, SUMMARY, read_config, read_federation, read_metrics
+from mmfl_jax.study import OPTIONS, Study
 
-CONFIG, FEDERATION, METRICS, SUMMARY = "config.json", "federation.json", "metrics.jsonl", "summary.json"
-CHECKPOINTS, PREDICTIONS = "checkpoints", "predictions.npz"
+CHECKPOINTS = "checkpoints"
 # What may differ between a run and its continuation: how long and how it runs, not what it computes.
-_FREE = {
-    "name",
-    "rounds",
-    "chunk_size",
-    "devices",
-    "stream_mb",
-    "evaluate_every",
-    "evaluate_clients",
-    "checkpoint_every",
-    "feature_cache",
-}
+_FREE = {"name", "rounds"} | {name for name, option in OPTIONS.items() if option.group == ("execution",)}
 
 
 def fresh_run_dir(study: Study) -> Path:
@@ -36,104 +30,147 @@ def fresh_run_dir(study: Study) -> Path:
     return path
 
 
-class Writer:
-    """Write a run directory; without a directory, write nothing.
+def check(run_dir: Path, study: Study, resume: bool) -> None:
+    """Raise UserError where a study cannot be run in a directory; write nothing.
 
-    Args:
-        run_dir: the directory, or None.
-        study: what is run.
-        resume: go on with what is there, instead of refusing it.
+    A directory that is not empty, is in use or cannot be written to is refused; to resume, also one of another study.
+    """
+    check_free(run_dir)
+    _check_mine(run_dir, study, resume)
+    there = next(path for path in (run_dir, *run_dir.resolve().parents) if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(f"--run-dir {run_dir}: cannot write to {there}; name a directory that can be written to")
 
-    Raises:
-        UserError: for a directory that is not empty or cannot be written to, or, to resume, not one of this study.
+
+def begun(run_dir: Path) -> bool:
+    """Tell whether anything is there but what a run leaves that was killed at once."""
+    left = {LOCK, f"{CONFIG}.part"}
+    checkpoints = run_dir / CHECKPOINTS
+    if checkpoints.is_dir() and not any(checkpoints.iterdir()):
+        left.add(CHECKPOINTS)
+    return run_dir.exists() and any(path.name not in left for path in run_dir.iterdir())
+
+
+def _check_mine(run_dir: Path, study: Study, resume: bool) -> None:
+    if resume:
+        check_same_study(run_dir, study)
+    elif run_dir.exists() and (not run_dir.is_dir() or begun(run_dir)):
+        raise UserError(f"--run-dir {run_dir} exists; continue it with --resume, or name another directory")
+
+
+class RunDirectory(Listener):
+    """Write a run directory that is locked: no other process writes there.
+
+    Attributes:
+        path: the directory.
+        rows: the lines of the metrics from before a resume.
     """
 
-    def __init__(self, run_dir: Path | None, study: Study, resume: bool):
-        self.run_dir = run_dir
-        self._metrics: IO[str] | None = None
-        self._rows: list[dict[str, Any]] = []
-        if run_dir is None:
-            if resume:
-                raise UserError("--resume needs --run-dir, the directory of the run to continue")
-            return
-        if resume:
-            check_same_study(run_dir, study)
-        elif run_dir.exists() and (not run_dir.is_dir() or any(run_dir.iterdir())):
-            raise UserError(f"--run-dir {run_dir} exists; continue it with --resume, or name another directory")
-        there = next(path for path in (run_dir, *run_dir.resolve().parents) if path.exists())
-        if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-            raise UserError(f"--run-dir {run_dir}: cannot write to {there}; name a directory that can be written to")
+    def __init__(self, path: Path):
+        self.path = path
+        self.rows: list[dict[str, Any]] = []
+        self._metrics: IO[bytes] | None = None
 
-    def open(self, study: Study, federation: dict[str, Any], round_number: int) -> None:
-        """Write what is known before training, and keep of the metrics those up to ``round_number``."""
-        if self.run_dir is None:
-            return
-        write_whole(self.run_dir / CONFIG, study.to_json())
-        write_whole(self.run_dir / FEDERATION, json.dumps(federation))
-        self._rows = [row for row in _read_rows(self.run_dir / METRICS) if row["round"] <= round_number]
-        write_whole(self.run_dir / METRICS, "".join(json.dumps(row) + "\n" for row in self._rows))
-        self._metrics = (self.run_dir / METRICS).open("a")
+    def open(self, study: Study, federation: Mapping[str, Any], first: int) -> None:
+        """Write what is known before training, and keep of the metrics those up to round ``first``, none before 1.
 
-    def line(self, kind: str, **values: Any) -> None:
-        """Add a line to the metrics."""
-        self._rows.append({"kind": kind, **values})
-        if self._metrics is not None:
-            self._metrics.write(json.dumps(self._rows[-1]) + "\n")
-            self._metrics.flush()
+        Raises:
+            UserError: for metrics that are damaged, or end before that round.
+        """
+        path = self.path / METRICS
+        self.rows = [row for row in read_metrics(self.path) if row["round"] <= first] if first else []
+        last = len(self.rounds())
+        if last < first:
+            raise UserError(
+                f"{path}: ends with round {last}, but the checkpoint is of round {first}; delete checkpoints after "
+                f"round {last} to resume from the one before, or start again in a new directory"
+            )
+        write_whole(self.path / CONFIG, study.to_json())
+        write_whole(self.path / FEDERATION, json.dumps(federation))
+        write_whole(path, "".join(json.dumps(row) + "\n" for row in self.rows))
+        with writing(path):
+            self._metrics = path.open("ab", buffering=0)
+
+    def round(self, row: Mapping[str, Any]) -> None:
+        """Add what was measured in a round to the metrics."""
+        self._line({"kind": "round", **row})
+
+    def evaluation(self, round: int, evaluation: Mapping[str, Mapping[str, Any]], privacy: Privacy = None) -> None:
+        """Add scores to the metrics."""
+        self._line({"kind": "evaluation", "round": round, "evaluation": evaluation, **(privacy or {})})
+
+    def _line(self, row: dict[str, Any]) -> None:
+        assert self._metrics is not None
+        path = self.path / METRICS
+        line = json.dumps(row).encode() + b"\n"
+        with writing(path):
+            if not os.fstat(self._metrics.fileno()).st_nlink:
+                raise UserError(f"{path} was removed while the run wrote it; what came before is lost with it")
+            if self._metrics.write(line) != len(line):
+                raise OSError("the disk is full")
+
+    def summary(self, summary: Mapping[str, Any]) -> None:
+        """Write the summary: with it a run has finished."""
+        write_whole(self.path / SUMMARY, json.dumps(summary, indent=2))
+
+    def rounds(self) -> list[dict[str, Any]]:
+        """Return the lines of the rounds."""
+        return [row for row in self.rows if row["kind"] == "round"]
 
     def close(self) -> None:
         """Close the metrics."""
         if self._metrics is not None:
             self._metrics.close()
 
-    def rounds(self) -> list[dict[str, Any]]:
-        """Return the lines of all rounds, also those before a resume."""
-        return [row for row in self._rows if row["kind"] == "round"]
+
+@contextlib.contextmanager
+def opened(run_dir: Path, study: Study, resume: bool) -> Iterator[RunDirectory]:
+    """Lock a directory and give what writes it.
+
+    Raises:
+        UserError: see :func:`check`.
+    """
+    check(run_dir, study, resume)
+    with locked(run_dir):
+        _check_mine(run_dir, study, resume)  # as nobody can change it any more
+        yield RunDirectory(run_dir)
 
 
-def _read_rows(path: Path) -> list[dict[str, Any]]:
-    """Return the whole lines of a file; the last one may have been cut off by a kill."""
-    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-    rows = []
-    for number, line in enumerate(lines, start=1):
-        if line.endswith("\n"):
-            try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError as error:
-                raise UserError(f"{path}: line {number} is not valid JSON ({error.msg}); delete it to resume") from None
-    return rows
+def check_same_federation(run_dir: Path, federation: Mapping[str, Any]) -> None:
+    """Raise UserError when a run was made on other clients, samples, classes or images than ``federation`` describes.
 
-
-def check_same_federation(run_dir: Path, digest: str) -> None:
-    """Raise UserError when a run was made on other clients or samples than those of ``digest``."""
-    path = run_dir / FEDERATION
-    before = json.loads(path.read_text()).get("sha256") if path.exists() else None
-    if before is not None and before != digest:
-        raise UserError(
-            f"{path}: the run's clients, samples or labels are not those found now; give the archive and the "
-            "federation that it was run on"
-        )
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write ``text``, the whole of it or nothing: a kill leaves the file as it was."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(text)
-    part.replace(path)
+    Runs of before tell nothing of their images.
+    """
+    path, before = run_dir / FEDERATION, read_federation(run_dir)
+    names, now = before["class_names"], federation["class_names"]
+    advice = "give the archive and the federation that it was run on"
+    if names != now:
+        place = next((i for i, pair in enumerate(zip(names, now)) if pair[0] != pair[1]), min(len(names), len(now)))
+        then, here = (repr(x[place]) if place < len(x) else "none" for x in (names, now))
+        raise UserError(f"{path}: the run's class {place} is {then}, the archive's is {here} now; {advice}")
+    if before["sha256"] != federation["sha256"]:
+        raise UserError(f"{path}: the run's clients, samples or labels are not those found now; {advice}")
+    for modality, images in before.get("images", {}).items():
+        found = federation["images"].get(modality, {})
+        for key in ("shape", "channels"):
+            if images[key] != found.get(key):
+                raise UserError(f"{path}: the run's {modality} has {key} {images[key]}, not {found.get(key)}; {advice}")
+        if images["sha256"] != found["sha256"]:
+            raise UserError(f"{path}: the run's images of {modality} are not those found now; {advice}")
 
 
 def check_same_study(run_dir: Path, study: Study) -> None:
     """Raise UserError when a run was made with other options than ``study``'s that decide what it computes."""
-    before = dataclasses.asdict(Study.from_json(run_dir / CONFIG))
-    for field, value in dataclasses.asdict(study).items():
+    before = read_config(run_dir).flat()
+    for field, value in study.flat().items():
         if field not in _FREE and before[field] != value:
             raise UserError(
                 f"--resume: {run_dir / CONFIG} was run with {field} {before[field]!r}, not {value!r}; "
                 "give the same options, or run in a new directory"
             )
-    schedules = {study.learning_rate_schedule, study.server_schedule}
-    if schedules != {"constant"} and before["rounds"] != study.rounds:
+    schedules = {study.training.learning_rate_schedule, study.algorithm.server_schedule}
+    if schedules != {"constant"} and before["rounds"] != study.training.rounds:
         raise UserError(
             f"--resume: the cosine schedule was laid out for {before['rounds']} rounds, "
-            f"not {study.rounds}; give the same --rounds"
+            f"not {study.training.rounds}; give the same --rounds"
         )

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import hashlib
 import itertools
 import json
-import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 from mmfl_jax.errors import UserError
-from mmfl_jax.runs.directory import write_whole
-from mmfl_jax.study import Study
+from mmfl_jax.options import OptionError, nearest, read, shown
+from mmfl_jax.options import flag as flag_of
+from mmfl_jax.runs.files import write_whole
+from mmfl_jax.runs.lock import LOCK, locked
+from mmfl_jax.study import OPTIONS, Study
 
 #: Records the grid in the sweep's directory, so that the same command goes on there.
 SWEEP = "sweep.json"
 _LONGEST_NAME = 120
-_BOOLEANS = {"true": True, "false": False}
 
 Values = Mapping[str, Sequence[Any]]
 
@@ -44,7 +44,7 @@ class Grid:
     def points(self) -> Iterable[dict[str, Any]]:
         """Yield the fields that each run sets: all combinations of one seed, then of the next."""
         fields = [*self.vary, *self.folds]
-        for seed in range(self.base.seed, self.base.seed + self.seeds):
+        for seed in range(self.base.training.seed, self.base.training.seed + self.seeds):
             for values in itertools.product(*self.vary.values(), *self.folds.values()):
                 yield {**dict(zip(fields, values)), "seed": seed}
 
@@ -70,23 +70,21 @@ def open_grid(output: Path, grid: Grid) -> list[Study]:
         UserError: for a directory of something else, or of a sweep that this grid does not contain.
     """
     path = output / SWEEP
-    if path.exists():
-        before = _read(path)
-        _check_contains(output, grid, before)
-    elif output.exists() and (not output.is_dir() or any(output.iterdir())):
+    if not path.exists() and output.exists() and (not output.is_dir() or any(p.name != LOCK for p in output.iterdir())):
         raise UserError(f"--run-dir {output} exists and holds no {SWEEP}; name the directory of a sweep, or a new one")
-    else:
-        before = {"runs": {}}
-    names = {_key(values): name for name, values in before["runs"].items()}
-    runs: dict[str, dict[str, Any]] = dict(before["runs"])
-    studies = []
-    for point in grid.points():
-        name = names.get(_key(point)) or _free_name(grid, point, runs)
-        runs[name] = point
-        studies.append(grid.base.replace(**point, name=name))
-    output.mkdir(parents=True, exist_ok=True)
-    record = {"study": dataclasses.asdict(grid.base), "vary": grid.vary, "folds": grid.folds, "seeds": grid.seeds}
-    write_whole(path, json.dumps({**record, "runs": runs}, indent=2))
+    with locked(output):
+        before = _read(path) if path.exists() else {"runs": {}}
+        if path.exists():
+            _check_contains(output, grid, before)
+        names = {_key(values): name for name, values in before["runs"].items()}
+        runs: dict[str, dict[str, Any]] = dict(before["runs"])
+        studies = []
+        for point in grid.points():
+            name = names.get(_key(point)) or _free_name(grid, point, runs)
+            runs[name] = point
+            studies.append(grid.base.replace(**point, name=name))
+        record = {"study": grid.base.flat(), "vary": grid.vary, "folds": grid.folds, "seeds": grid.seeds}
+        write_whole(path, json.dumps({**record, "runs": runs}, indent=2))
     return studies
 
 
@@ -97,48 +95,36 @@ def _parse(flag: str, texts: Sequence[str]) -> dict[str, list[Any]]:
         field = name.strip().removeprefix("--").replace("-", "_")
         if not equals:
             raise UserError(f"{flag} {text!r} has no values; give {flag} FIELD=VALUE,VALUE")
-        kind = _type_of(flag, field)
         if field in found:
             raise UserError(f"{flag} {field} is given twice; give all of its values at once, comma between")
-        found[field] = [_value(flag, field, kind, value.strip()) for value in values.split(",")]
+        found[field] = _values(flag, field, values)
         if twice := [value for value in found[field] if found[field].count(value) > 1]:
             raise UserError(f"{flag} {field}: {twice[0]!r} is given twice")
     return found
 
 
-def _type_of(flag: str, field: str) -> type:
-    kinds = get_type_hints(Study)
+def _values(flag: str, field: str, texts: str) -> list[Any]:
+    """Return the values of a field that texts with a comma between say."""
     if field in ("seed", "name"):
         advice = "--seeds says how many" if field == "seed" else "runs are named by their values"
         raise UserError(f"{flag} {field} cannot be varied; {advice}")
-    if field not in kinds:
-        near = difflib.get_close_matches(field, kinds, 1, cutoff=0.0)
-        raise UserError(f"{flag} {field}: a study has no such field; did you mean {near[0]}?")
-    return kinds[field]
-
-
-def _value(flag: str, field: str, kind: type, text: str) -> Any:
-    """Return a value of a field's type."""
-    wanted = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
-    if kind not in wanted:
-        raise UserError(f"{flag} {field} is neither a number nor a text, and cannot be varied")
-    try:
-        if kind is bool:
-            return _BOOLEANS[text.lower()]
-        value = kind(text)
-        if kind is float and not math.isfinite(value):
-            raise ValueError
-        return value
-    except (KeyError, ValueError):
-        raise UserError(f"{flag} {field}: {text!r} is not {wanted[kind]}") from None
+    if field not in OPTIONS:
+        raise UserError(f"{flag} {field}: a study has no such field; did you mean {nearest(field, OPTIONS)}?")
+    values = [read(OPTIONS[field].kind, text.strip()) for text in texts.split(",")]
+    for value in values:
+        try:
+            Study.of(**{field: value})
+        except OptionError as error:
+            raise UserError(f"{flag} {field}={shown(value)}{error.fault}") from None
+    return values
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        record = json.loads(path.read_text())
+        record = json.loads(path.read_bytes())
         if all(isinstance(record[key], dict) for key in ("study", "vary", "folds", "runs")) and record["seeds"] > 0:
             return record
-    except (ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         pass
     raise UserError(f"{path} is not the record of a sweep; sweep in a new directory")
 
@@ -156,14 +142,13 @@ def _check_contains(output: Path, grid: Grid, before: dict[str, Any]) -> None:
                 raise UserError(f"{flag} {field} lacks {lacking[0]!r}, which {where} has; {advice}")
     if grid.seeds < before["seeds"]:
         raise UserError(f"--seeds {grid.seeds}: {where} has {before['seeds']}; {advice}")
-    for field, value in dataclasses.asdict(grid.base).items():
+    for field, value in grid.base.flat().items():
         # What is varied is set by each run. A field that a record of another version lacks has its default.
         if field == "name" or field in grid.vary or field in grid.folds or field not in before["study"]:
             continue
         if before["study"][field] != value:
-            option = "--" + field.replace("_", "-")
             raise UserError(
-                f"{option} {value!r}: {where} was started with {before['study'][field]!r}; give the same, "
+                f"{flag_of(field)} {value!r}: {where} was started with {before['study'][field]!r}; give the same, "
                 "or another --run-dir"
             )
 

@@ -1,145 +1,139 @@
-"""The loop: a simulation from its first round to its last, with metrics, checkpoints, summary and report on disk."""
+"""The loop: a simulation from its first round to its last, with metrics, checkpoints and summary on disk."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import json
 import platform
-import signal
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import jax
 
-from mmfl_jax import build_clip
 from mmfl_jax.errors import Diverged, UserError
 from mmfl_jax.evaluation import personal
+from mmfl_jax.runs import predictions
 from mmfl_jax.runs.checkpoints import Checkpoints
-from mmfl_jax.runs.directory import CHECKPOINTS, CONFIG, SUMMARY, Writer, check_same_federation, write_whole
-from mmfl_jax.study import Study
+from mmfl_jax.runs.directory import CHECKPOINTS, RunDirectory, check_same_federation, opened
+from mmfl_jax.runs.listeners import Listener
+from mmfl_jax.runs.schema import read_config
+from mmfl_jax.runs.signals import Stopped, graceful
+from mmfl_jax.study import build_clip
 
 if TYPE_CHECKING:
     from mmfl_jax.federation import Federation
-    from mmfl_jax.report.terminal import RoundProgress
     from mmfl_jax.simulation import Simulation
 
 _PACKAGES = ("mmfl_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
-class Stopped(Exception):
-    """Say that a signal ended the run after its round, with everything saved.
-
-    Attributes:
-        signal: its number.
-        where: what had been done, such as "after round 3 of 20".
-    """
-
-    def __init__(self, signal_number: int, where: str, advice: str = ""):
-        self.signal, self.where = signal_number, where
-        super().__init__(f"stopped by {signal.Signals(signal_number).name} {where}{advice and '; '}{advice}")
-
-
-@contextmanager
-def _signals() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM, so that a round ends and is saved; a second one ends the process at once."""
-    caught: list[int] = []
-
-    def note(number: int, frame: FrameType | None) -> None:
-        if caught:
-            raise KeyboardInterrupt
-        caught.append(number)
-
-    try:
-        before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # not the main thread (a notebook's kernel may run cells so): no handler, nothing to collect
-        yield caught
-        return
-    try:
-        yield caught
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 def run(
-    simulation: Simulation,
-    run_dir: Path | None,
-    *,
-    resume: bool = False,
-    quiet: bool = True,
-    tensorboard: bool = False,
-    report: bool = True,
+    simulation: Simulation, run_dir: Path | None, *, resume: bool = False, listeners: Sequence[Listener] = ()
 ) -> dict[str, Any]:
     """Run a simulation to its study's last round; return the summary.
 
     Args:
         simulation: to run.
-        run_dir: where to write; None writes nothing.
-        resume: continue from the last checkpoint in ``run_dir``.
-        quiet: show no progress.
-        tensorboard: write TensorBoard files too.
-        report: write figures and report.html at the end.
+        run_dir: where to write, locked meanwhile; None writes nothing.
+        resume: continue from the last checkpoint in ``run_dir``, or from the start where none was finished.
+        listeners: hear of every round, after the metrics are written.
 
     Raises:
-        UserError: see :class:`mmfl_jax.runs.directory.Writer`.
+        UserError: see :func:`mmfl_jax.runs.directory.check`; for what cannot be written, when it is to be written.
         Diverged: where no client's update is finite, or the scores are not.
-        Stopped: after SIGINT or SIGTERM, once the round is saved.
+        Stopped: after SIGINT, SIGTERM or SIGHUP, once the round is saved.
     """
-    from mmfl_jax.report.terminal import RoundProgress  # the report reads runs: it is imported where it is used
-
+    if run_dir is None and resume:
+        raise UserError("--resume needs --run-dir, the directory of the run to continue")
     study = simulation.study
-    writer = Writer(run_dir, study, resume)
+    facts = _facts(simulation)  # a fault in the data shows before the first round, not after the last
     with ExitStack() as stack:
-        board = _tensorboard(run_dir, stack) if tensorboard else None
-        checkpoints = None
+        heard, disk, first = list(listeners), None, simulation.round_number
         if run_dir is not None:
-            run_dir.mkdir(parents=True, exist_ok=True)
-            checkpoints = Checkpoints(run_dir / CHECKPOINTS)
-            stack.callback(checkpoints.close)
-            if resume:
-                check_same_federation(run_dir, simulation.federation.digest())
-                _, simulation.state = checkpoints.restore(simulation.state)
-        first = simulation.round_number
-        if first > study.rounds:
-            raise UserError(f"--resume: {run_dir} has done {first} rounds already; give --rounds {first} or more")
-        writer.open(study, simulation.federation.describe(), first)
-        stack.callback(writer.close)
-        progress = stack.enter_context(RoundProgress(study.rounds, first, quiet))
-        caught = stack.enter_context(_signals())
-        loop = _Loop(simulation, writer, checkpoints, progress, board)
+            disk = stack.enter_context(_disk(simulation, run_dir, resume, facts["federation"]))
+            first = simulation.round_number
+            heard.insert(0, disk.directory)
+        for listener in heard:
+            stack.callback(listener.close)
+            listener.begin(first, study.training.rounds)
+        loop = _Loop(simulation, disk, heard)
         if first == 0:
             loop.evaluate()
-        for number in range(first + 1, study.rounds + 1):
-            last = number == study.rounds or bool(caught)
-            loop.round(last)
-            if caught:
-                loop.save()
-                where = f"after round {simulation.round_number} of {study.rounds}"
-                raise Stopped(caught[0], where, f"continue with --resume --run-dir {run_dir}" if run_dir else "")
-        summary = loop.summary()
-    if run_dir is not None:
-        write_whole(run_dir / SUMMARY, json.dumps(summary, indent=2))
-        if report:
-            _report(run_dir)
+        if first < study.training.rounds:
+            simulation.compile()
+        with graceful() as caught:
+            for number in range(first + 1, study.training.rounds + 1):
+                loop.round(number == study.training.rounds)
+                if caught:
+                    loop.save()
+                    where = f"after round {number} of {study.training.rounds}"
+                    raise Stopped(caught[0], where, f"continue with --resume --run-dir {run_dir}" if run_dir else "")
+        summary = loop.summary(facts)
+        if disk is not None:
+            disk.checkpoints.wait()
+            disk.directory.summary(summary)
     return summary
+
+
+class _Disk:
+    """Hold what a run writes."""
+
+    def __init__(self, directory: RunDirectory, checkpoints: Checkpoints):
+        self.directory, self.checkpoints = directory, checkpoints
+
+
+@contextmanager
+def _disk(simulation: Simulation, run_dir: Path, resume: bool, federation: dict[str, Any]) -> Iterator[_Disk]:
+    """Open a run directory, and restore what it has saved."""
+    study = simulation.study
+    with opened(run_dir, study, resume) as directory, closing(Checkpoints(run_dir / CHECKPOINTS)) as checkpoints:
+        if checkpoints.rounds():
+            check_same_federation(run_dir, federation)
+            _restore(simulation, checkpoints)
+        first = simulation.round_number
+        if first > study.training.rounds:
+            raise UserError(f"--resume: {run_dir} has done {first} rounds already; give --rounds {first} or more")
+        directory.open(study, federation, first)
+        yield _Disk(directory, checkpoints)
+
+
+def _restore(simulation: Simulation, checkpoints: Checkpoints, round_number: int | None = None) -> None:
+    chosen, simulation.state = checkpoints.restore(simulation.state, round_number)
+    if simulation.round_number != chosen:
+        raise UserError(
+            f"checkpoint {checkpoints.directory / str(chosen)} holds round {simulation.round_number}, not {chosen}: it "
+            "was renamed; give it its own number, or delete it"
+        )
+
+
+def _facts(simulation: Simulation) -> dict[str, Any]:
+    """Return what the files of a run say of the data and the machine; it is the same before and after the rounds.
+
+    Raises:
+        UserError: for what cannot be said as JSON.
+    """
+    federation = simulation.federation
+    facts = {
+        "federation": federation.describe(),
+        "archive": federation.archive.describe(),
+        "baseline": simulation.baseline(),
+        "versions": versions(),
+    }
+    try:
+        json.dumps(facts)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"archive {federation.archive.name}: what it says of itself is no JSON ({error})") from None
+    return facts
 
 
 class _Loop:
     """Hold what the rounds of one run share."""
 
-    def __init__(
-        self,
-        simulation: Simulation,
-        writer: Writer,
-        checkpoints: Checkpoints | None,
-        progress: RoundProgress,
-        board: Any,
-    ):
-        self.simulation, self.writer, self.checkpoints = simulation, writer, checkpoints
-        self.progress, self.board = progress, board
+    def __init__(self, simulation: Simulation, disk: _Disk | None, listeners: Sequence[Listener]):
+        self.simulation, self.disk, self.listeners = simulation, disk, listeners
+        self.rows: list[dict[str, Any]] = [] if disk is None else disk.directory.rounds()
         self.scores: dict[str, dict[str, Any]] = {}
         self.scored = -1  # the round of these scores
 
@@ -149,13 +143,12 @@ class _Loop:
         number = row["round"]
         if row["skipped_clients"] >= row["clients"] * self.simulation.repeats > 0:
             raise self._diverged(number, "no client's update is finite")
-        self.writer.line("round", **row)
-        for listener in (self.progress, self.board):
-            if listener is not None:
-                listener.round(row)
-        if number % study.evaluate_every == 0 or last:
+        self.rows.append(row)
+        for listener in self.listeners:
+            listener.round(row)
+        if number % study.execution.evaluate_every == 0 or last:
             self.evaluate()
-        if number % study.checkpoint_every == 0 or last:
+        if number % study.execution.checkpoint_every == 0 or last:
             self.save()
 
     def evaluate(self) -> None:
@@ -164,15 +157,13 @@ class _Loop:
             self.scores, self.scored = self.simulation.evaluate(), number
         except Diverged as error:
             raise self._diverged(number, str(error)) from None
-        privacy = self.simulation.privacy() or {}
-        self.writer.line("evaluation", round=number, evaluation=self.scores, **privacy)
-        for listener in (self.progress, self.board):
-            if listener is not None:
-                listener.evaluation(number, self.scores, privacy.get("epsilon"))
+        privacy = self.simulation.privacy()
+        for listener in self.listeners:
+            listener.evaluation(number, self.scores, privacy)
 
     def _diverged(self, number: int, what: str) -> Diverged:
         last = f", the last finite scores are of round {self.scored}" if self.scores else ""
-        saved = self.checkpoints.rounds() if self.checkpoints is not None else []
+        saved = self.disk.checkpoints.rounds() if self.disk is not None else []
         kept = f"; the checkpoint of round {saved[-1]} is kept" if saved else ""
         return Diverged(
             f"round {number}: {what}{last}{kept}. Lower --client-learning-rate, or take an algorithm that bounds what "
@@ -180,13 +171,13 @@ class _Loop:
         )
 
     def save(self) -> None:
-        if self.checkpoints is not None:
+        if self.disk is not None:
             if self.scored != self.simulation.round_number:
                 self.evaluate()
-            self.checkpoints.save(self.simulation.round_number, self.simulation.state, _score(self.scores))
+            self.disk.checkpoints.save(self.simulation.round_number, self.simulation.state, _score(self.scores))
 
-    def summary(self) -> dict[str, Any]:
-        simulation, rows = self.simulation, self.writer.rounds()
+    def summary(self, facts: dict[str, Any]) -> dict[str, Any]:
+        simulation, rows = self.simulation, self.rows
         if not self.scores:  # resumed after the last round, whose scores the metrics have
             self.scores = simulation.evaluate()
         seconds = sorted(row["seconds"] for row in rows)
@@ -195,7 +186,7 @@ class _Loop:
         summary = {
             "rounds": simulation.round_number,
             "evaluation": self.scores,
-            "baseline": simulation.baseline(),
+            "baseline": facts["baseline"],
             "communication": {
                 "bytes_up_per_client": sent[0] / took_part,
                 "bytes_down_per_client": sent[1] / took_part,
@@ -210,18 +201,16 @@ class _Loop:
             "simulated_seconds": sum(row.get("simulated_seconds", 0.0) for row in rows) or None,
             "skipped_clients": sum(row["skipped_clients"] for row in rows),
             "state_sha256": simulation.digest(),
-            "versions": versions(),
-            "archive": simulation.federation.archive.describe(),
+            "versions": facts["versions"],
+            "archive": facts["archive"],
         }
         accuracy = simulation.evaluate_personal()
         if accuracy is not None:
             summary["personal"] = personal.summarize(accuracy)
             summary["clip"] = build_clip.facts(simulation.study) if simulation.own_model else {}
-        if self.writer.run_dir is not None:
-            from mmfl_jax.report import predictions
-
-            predictions.keep(simulation, self.writer.run_dir, accuracy)
-        if simulation.study.evaluate_clients:
+        if self.disk is not None:
+            predictions.keep(simulation, self.disk.directory.path, accuracy)
+        if simulation.study.execution.evaluate_clients:
             summary["clients"] = simulation.evaluate_clients()
         return summary
 
@@ -233,23 +222,6 @@ def _score(scores: dict[str, dict[str, Any]]) -> float:
     fused = max(scores, key=lambda name: name.count("+"))
     values = [scores[fused].get(key) for key in ("f1_micro", "f1_macro")]
     return sum(value or 0.0 for value in values) / len(values)
-
-
-def _tensorboard(run_dir: Path | None, stack: ExitStack) -> Any:
-    from mmfl_jax.report.tensorboard import TensorBoardWriter
-
-    if run_dir is None:
-        raise UserError("--tensorboard needs --run-dir")
-    return stack.enter_context(TensorBoardWriter(run_dir))
-
-
-def _report(run_dir: Path) -> None:
-    try:
-        from mmfl_jax.report import write_report
-
-        write_report(run_dir)
-    except ModuleNotFoundError as error:  # a host with the engine alone: the numbers are all there
-        print(f"no report.html: {error.name} is not installed")
 
 
 def versions() -> dict[str, str]:
@@ -277,11 +249,8 @@ def load(run_dir: Path, federation: Federation | None = None, *, best: bool = Fa
     """
     from mmfl_jax.simulation import Simulation
 
-    simulation = Simulation(Study.from_json(run_dir / CONFIG), federation)
-    check_same_federation(run_dir, simulation.federation.digest())
-    checkpoints = Checkpoints(run_dir / CHECKPOINTS, read_only=True)
-    try:
-        _, simulation.state = checkpoints.restore(simulation.state, checkpoints.best() if best else None)
-    finally:
-        checkpoints.close()
+    simulation = Simulation(read_config(run_dir), federation)
+    check_same_federation(run_dir, simulation.federation.describe())
+    with closing(Checkpoints(run_dir / CHECKPOINTS, read_only=True)) as checkpoints:
+        _restore(simulation, checkpoints, checkpoints.best() if best else None)
     return simulation

@@ -5,14 +5,22 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
-import json
 import math
 import statistics
 from pathlib import Path
 from typing import Any
 
 from mmfl_jax.errors import UserError
-from mmfl_jax.runs.directory import CONFIG, FEDERATION, METRICS, SUMMARY
+from mmfl_jax.runs.schema import (
+    CONFIG,
+    FEDERATION,
+    METRICS,
+    SUMMARY,
+    read_config,
+    read_federation,
+    read_metrics,
+    read_summary,
+)
 from mmfl_jax.runs.values import as_float, is_number, ordered_sets
 
 
@@ -49,8 +57,7 @@ class RunRecord:
     @property
     def last_round(self) -> int:
         """The last round that has ended."""
-        ended = [line["round"] for line in self.rounds] + list(self.evaluations)
-        return max([*ended, self.summary.get("rounds") or 0])
+        return len(self.rounds)
 
     @property
     def evaluation(self) -> dict[str, dict[str, Any]]:
@@ -66,11 +73,12 @@ class RunRecord:
     @property
     def total_bytes(self) -> float | None:
         """The bytes that all clients have sent and received so far."""
-        total = (self.summary.get("communication") or {}).get("total_bytes")
-        if is_number(total):
-            return total
-        known = [line.get(key) or 0 for line in self.rounds for key in ("bytes_up", "bytes_down")]
-        return sum(value for value in known if is_number(value)) or None
+        return sum(line[key] for line in self.rounds for key in ("bytes_up", "bytes_down")) or None
+
+    @property
+    def skipped_clients(self) -> int:
+        """The updates of clients that were left out so far, for they were not finite."""
+        return sum(line["skipped_clients"] for line in self.rounds)
 
     @property
     def total_flops(self) -> float | None:
@@ -146,101 +154,21 @@ def read_run(run_dir: Path) -> RunRecord:
     run_dir = Path(run_dir)
     if not run_dir.is_dir():
         raise UserError(f"{run_dir}: no such run directory")
-    missing = [name for name in (CONFIG, FEDERATION, METRICS) if not (run_dir / name).is_file()]
-    if missing:
+    if missing := [name for name in (CONFIG, FEDERATION, METRICS) if not (run_dir / name).is_file()]:
         raise UserError(f"{run_dir}: not a run directory, it has no {' and no '.join(missing)}")
-    rounds, evaluations = _read_metrics(run_dir / METRICS)
-    summary = run_dir / SUMMARY
-    return RunRecord(
+    config, lines, summary = read_config(run_dir).flat(), read_metrics(run_dir), read_summary(run_dir)
+    if summary and summary["rounds"] < config["rounds"]:  # of before, when the run was to end earlier
+        summary = {}
+    record = RunRecord(
         path=run_dir,
-        config=_read_object(run_dir / CONFIG),
-        federation=_read_federation(run_dir / FEDERATION),
-        rounds=rounds,
-        evaluations=evaluations,
-        summary=_read_summary(summary) if summary.is_file() else {},
+        config=config,
+        federation=read_federation(run_dir),
+        rounds=[line for line in lines if line["kind"] == "round"],
+        evaluations={line["round"]: line["evaluation"] for line in lines if line["kind"] == "evaluation"},
+        summary=summary,
     )
-
-
-def _read_object(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_bytes())
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-    except ValueError as error:
-        raise UserError(f"{path}: not valid JSON ({error})") from error
-    if not isinstance(value, dict):
-        raise UserError(f"{path}: expected a JSON object, found {type(value).__name__}")
-    return value
-
-
-def _read_federation(path: Path) -> dict[str, Any]:
-    federation = _read_object(path)
-    names, clients = federation.get("class_names"), federation.get("clients")
-    if not isinstance(names, list) or not isinstance(clients, list):
-        raise UserError(f"{path}: class_names and clients must both be lists")
-    for position, client in enumerate(clients):
-        if not _is_client(client, len(names)):
-            raise UserError(
-                f"{path}: client {position} must have name, modalities, samples and labels (a count for each of "
-                f"the {len(names)} classes), found {json.dumps(client)[:80]}"
-            )
-    return {**federation, "class_names": [str(name) for name in names]}
-
-
-def _is_client(client: Any, classes: int) -> bool:
-    return (
-        isinstance(client, dict)
-        and isinstance(client.get("modalities"), list)
-        and all(isinstance(name, str) for name in client["modalities"])
-        and is_number(client.get("samples"))
-        and "name" in client
-        and isinstance(client.get("labels"), list)
-        and len(client["labels"]) == classes
-        and all(is_number(count) for count in client["labels"])
-    )
-
-
-def _read_summary(path: Path) -> dict[str, Any]:
-    summary = _read_object(path)
-    for field in ("evaluation", "baseline", "communication", "cost", "privacy", "bounds", "versions", "archive"):
-        if not isinstance(summary.get(field) or {}, dict):
-            raise UserError(f"{path}: {field} must be an object, found {type(summary[field]).__name__}")
-    for name, scores in (summary.get("bounds") or {}).items():
-        if not _is_evaluation(scores):
-            raise UserError(f"{path}: bounds: {name} must hold an object of scores for each modality set")
-    if not _is_evaluation(summary.get("evaluation") or {}):
-        raise UserError(f"{path}: evaluation must hold an object of scores for each modality set")
-    return summary
-
-
-def _is_evaluation(value: Any) -> bool:
-    return isinstance(value, dict) and all(isinstance(scores, dict) for scores in value.values())
-
-
-def _read_metrics(path: Path) -> tuple[list[dict[str, Any]], dict[int, dict[str, dict[str, Any]]]]:
-    try:
-        lines = path.read_bytes().split(b"\n")
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-    rounds: dict[int, dict[str, Any]] = {}
-    evaluations: dict[int, dict[str, dict[str, Any]]] = {}
-    for number, text in enumerate(lines, start=1):
-        if not text.strip():
-            continue
-        try:
-            line = json.loads(text)
-        except ValueError as error:
-            # Only the last line has no line break after it: a run that was killed leaves it cut off.
-            if number == len(lines):
-                break
-            raise UserError(f"{path}: line {number} is not valid JSON ({error})") from error
-        if not isinstance(line, dict) or not isinstance(line.get("round"), int):
-            raise UserError(f"{path}: line {number} must be an object with kind and round, found {text[:60]!r}")
-        # A resumed run writes some rounds again: the later line counts.
-        if line.get("kind") == "round":
-            rounds[line["round"]] = line
-        elif line.get("kind") == "evaluation":
-            if not _is_evaluation(line.get("evaluation")):
-                raise UserError(f"{path}: line {number} has no scores by modality set under evaluation")
-            evaluations[line["round"]] = line["evaluation"]
-    return [rounds[r] for r in sorted(rounds)], {r: evaluations[r] for r in sorted(evaluations)}
+    if summary and summary["rounds"] > len(record.rounds):
+        raise UserError(
+            f"{run_dir / METRICS}: ends with round {len(record.rounds)}, but {SUMMARY} is of round {summary['rounds']}"
+        )
+    return record

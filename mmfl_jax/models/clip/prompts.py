@@ -21,7 +21,6 @@ Array = jax.Array
 
 SHARED, PRIVATE = "shared", "private"
 MEAN = "mean"
-BRANCHES = (MEAN, SHARED, PRIVATE)
 # Standard deviation of a prompt's first tokens, that of CLIP's own token embeddings.
 DEVIATION = 0.02
 

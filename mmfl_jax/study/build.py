@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import numpy as np
 import optax
 from flax import nnx
 
-from mmfl_jax import archives, build_clip, methods
+from mmfl_jax import archives, methods
 from mmfl_jax.algorithms import Algorithm, Setting, find
-from mmfl_jax.build_clip import DTYPES
-from mmfl_jax.engine.augment import Augmentation
+from mmfl_jax.engine.augment import augmented
 from mmfl_jax.engine.data import Normalizer
 from mmfl_jax.engine.program import Program
 from mmfl_jax.errors import UserError
@@ -23,14 +22,11 @@ from mmfl_jax.federation.modalities import drop_modalities
 from mmfl_jax.federation.participation import Participation
 from mmfl_jax.methods import Recipe
 from mmfl_jax.models import Template, drawn
-from mmfl_jax.models.clip.prompts import BRANCHES
-from mmfl_jax.models.fusion import FUSIONS
-from mmfl_jax.models.normalization import MOMENTS, NORMS, PLACES
+from mmfl_jax.models.normalization import DTYPES
 from mmfl_jax.models.scopes import is_private
-from mmfl_jax.objectives.infonce import SOURCES
-from mmfl_jax.objectives.losses import CALIBRATIONS, task_loss
-from mmfl_jax.ops.whitening import METHODS
-from mmfl_jax.study import Study
+from mmfl_jax.objectives.losses import task_loss
+from mmfl_jax.study import build_clip, sizes
+from mmfl_jax.study.study import Study
 
 MakeModel = Callable[[tuple[str, ...]], nnx.Module]
 
@@ -42,71 +38,35 @@ CLIENT_OPTIMIZERS = {
     "sgd": lambda: optax.sgd(1.0),
     "momentum": lambda: optax.sgd(1.0, momentum=MOMENTUM),
 }
-SCHEDULES = ("constant", "cosine")
 ATTACKS = {"nan": np.nan, "large": 1e30, "sign_flip": -1.0}
 
 
 def check(study: Study) -> None:
-    """Raise UserError for the first option of a study whose value is unknown or out of range."""
-    method = methods.find(study.method)
-    choices: dict[str, Iterable[str]] = {
-        "fusion": FUSIONS,
-        "norm": NORMS,
-        "whitening": METHODS,
-        "whitening_where": PLACES,
-        "whitening_moments": MOMENTS,
-        "mim_positives": SOURCES,
-        "logit_calibration": CALIBRATIONS,
-        "client_optimizer": CLIENT_OPTIMIZERS,
-        "attack": ("none", *ATTACKS, "label_flip"),
-        "learning_rate_schedule": SCHEDULES,
-        "server_schedule": SCHEDULES,
-        "precision": DTYPES,
-        "weighting": ("samples", "uniform"),
-        "resampling": ("bilinear", "nearest"),
-        "prompt_branches": BRANCHES,
-    }
-    for field, known in choices.items():
-        value = getattr(study, field)
-        if value not in known:
-            raise UserError(f"{option(field)} {value!r} is unknown; one of {', '.join(known)}")
-    positive = ["rounds"] if method.trains else []
-    positive += ["batch_size", "client_learning_rate", "local_epochs"]
-    positive += ["mim_temperature", "mim_size", "evaluate_every", "checkpoint_every"]
-    positive += ["whitening_group", "prompt_tokens"]
-    for field in positive:
-        if not getattr(study, field) > 0:
-            raise UserError(f"{option(field)} must be positive, not {getattr(study, field)}")
-    for field, value in dataclasses.asdict(study).items():
-        if isinstance(value, int | float) and value < 0:
-            raise UserError(f"{option(field)} must not be negative, but is {value}")
-    if not study.whitening_epsilon <= 1:
-        raise UserError(f"--whitening-epsilon must lie between 0 and 1, not {study.whitening_epsilon}")
-    for field in ("mask_dates", "missing_modalities", "label_noise", "malicious"):
-        if getattr(study, field) >= 1:
-            raise UserError(f"{option(field)} must lie between 0 and 1, not {getattr(study, field)}")
-    find(study.algorithm)
-    if study.bands not in (10, 12):
-        raise UserError(f"--bands must be 10 or 12, not {study.bands}")
-
-
-def option(field: str) -> str:
-    """Return the command-line flag of a field."""
-    return "--" + field.replace("_", "-")
+    """Raise UserError for a method or an algorithm that there is not, or options that do not fit."""
+    sizes.check_options(study)
+    method = methods.find(study.method.method)
+    if method.trains and not study.training.rounds:
+        raise UserError(f"--rounds 0: --method {study.method.method} trains; give at least 1")
+    find(study.algorithm.algorithm)
 
 
 def open_archive(study: Study) -> archives.Archive:
     """Open the archive that a study names; for learning on features, with CLIP's features in place of images."""
-    on_features = methods.find(study.method).on_features
-    model = build_clip.clip_of(study) if on_features and study.clip else None
+    on_features = methods.find(study.method.method).on_features
+    model = build_clip.clip_of(study) if on_features and study.method.prompts.clip else None
+    if model and study.method.prompts.prompt_tokens >= model.config.context_length:
+        raise UserError(
+            f"--prompt-tokens {study.method.prompts.prompt_tokens}: the text tower of --clip "
+            f"{study.method.prompts.clip} reads {model.config.context_length} tokens, class name included"
+        )
     archive = archives.open(
-        study.archive,
-        modalities=[m.strip() for m in study.modalities.split(",")] if study.modalities else None,
-        image_size=study.image_size or (model.config.image_size if model else None),
-        samples=study.samples or None,
-        bands=study.bands,
-        resampling=study.resampling,
-        seed=study.seed,
+        study.data.archive,
+        modalities=[m.strip() for m in study.data.modalities.split(",")] if study.data.modalities else None,
+        image_size=study.data.image_size or (model.config.image_size if model else None),
+        samples=study.data.samples or None,
+        bands=study.data.bands,
+        resampling=study.data.resampling,
+        seed=study.training.seed,
     )
     return build_clip.as_features(study, archive, model) if model else archive
 
@@ -120,32 +80,32 @@ def open_federation(study: Study, archive: archives.Archive | None = None) -> Fe
     """
     federation = Federation.split(
         archive or open_archive(study),
-        study.partition,
-        clients=study.clients,
-        assignment=study.modality_assignment,
-        test_split=study.test_split,
-        seed=study.seed,
+        study.federation.partition,
+        clients=study.federation.clients,
+        assignment=study.federation.modality_assignment,
+        test_split=study.federation.test_split,
+        seed=study.training.seed,
     )
-    if study.missing_modalities:
-        federation = drop_modalities(federation, study.missing_modalities, study.seed)
-    if study.label_noise:
-        federation = with_noisy_labels(federation, study.label_noise, study.seed)
-    if study.attack == "label_flip":
+    if study.federation.missing_modalities:
+        federation = drop_modalities(federation, study.federation.missing_modalities, study.training.seed)
+    if study.federation.label_noise:
+        federation = with_noisy_labels(federation, study.federation.label_noise, study.training.seed)
+    if study.federation.attack == "label_flip":
         federation = with_flipped_labels(federation, hostile(study, federation))
     return federation
 
 
 def hostile(study: Study, federation: Federation) -> np.ndarray:
     """Return the numbers of the clients that a study's attack comes from."""
-    return some_clients(federation, study.malicious, study.seed)
+    return some_clients(federation, study.federation.malicious, study.training.seed)
 
 
 def attack_of(study: Study, federation: Federation) -> np.ndarray | None:
     """Return what each client's change is multiplied with, ``[clients]``; None where no one's is changed."""
-    if study.attack not in ATTACKS:
+    if study.federation.attack not in ATTACKS:
         return None
     factors = np.ones(federation.clients, np.float32)
-    factors[hostile(study, federation)] = ATTACKS[study.attack]
+    factors[hostile(study, federation)] = ATTACKS[study.federation.attack]
     return factors
 
 
@@ -155,8 +115,8 @@ def _schedule(kind: str, rate: float, rounds: int) -> optax.Schedule:
 
 def normalizer_of(study: Study, federation: Federation) -> Normalizer:
     """Return what brings images to zero mean and unit variance; features of CLIP stay, for their angles tell."""
-    dtype = DTYPES[study.precision]
-    if not methods.find(study.method).on_features:
+    dtype = DTYPES[study.method.model.precision]
+    if not methods.find(study.method.method).on_features:
         return Normalizer.of(federation, dtype)
     lengths = {m: spec.shape[-1] for m, spec in federation.archive.modalities.items()}
     constant = lambda value: {m: np.full(length, value, np.float32) for m, length in lengths.items()}
@@ -165,7 +125,7 @@ def normalizer_of(study: Study, federation: Federation) -> Normalizer:
 
 def algorithm_of(study: Study) -> Algorithm:
     """Return a study's algorithm."""
-    return find(study.algorithm, optimizer=CLIENT_OPTIMIZERS[study.client_optimizer]())
+    return find(study.algorithm.algorithm, optimizer=CLIENT_OPTIMIZERS[study.training.client_optimizer]())
 
 
 def program_of(
@@ -186,12 +146,14 @@ def program_of(
         repeats: steps of the server in a round of the study: more than one where all samples are in one place.
         sampling: the probability that a client takes part in a round.
     """
-    recipe = Recipe(make_model) if make_model else methods.find(study.method).recipe(study, federation)
-    rate = _schedule(study.learning_rate_schedule, study.client_learning_rate, study.rounds * repeats)
-    server_rate = _schedule(study.server_schedule, 1.0, study.rounds * repeats)
-    weighting = algorithm.weighting or study.weighting
+    recipe = Recipe(make_model) if make_model else methods.find(study.method.method).recipe(study, federation)
+    rate = _schedule(
+        study.training.learning_rate_schedule, study.training.client_learning_rate, study.training.rounds * repeats
+    )
+    server_rate = _schedule(study.algorithm.server_schedule, 1.0, study.training.rounds * repeats)
+    weighting = algorithm.weighting or study.algorithm.weighting
     sizes = [g.sizes if weighting == "samples" else np.ones(len(g.ids)) for g in federation.groups]
-    words = tuple(word.strip() for word in study.private.split(",") if word.strip())
+    words = tuple(word.strip() for word in study.method.private.split(",") if word.strip())
     pooled = algorithm.pooled
     objectives = tuple(o for o in recipe.objectives if not (algorithm.isolated and o.shares))
     program = Program.of(
@@ -201,18 +163,18 @@ def program_of(
         loss=functools.partial(task_loss, federation.archive.task),
         private=words + recipe.private + algorithm.private,
         # In one place the server steps, by the clients' optimizer; its one client gives it gradients.
-        client_optimizer=optax.sgd(1.0) if pooled else CLIENT_OPTIMIZERS[study.client_optimizer](),
+        client_optimizer=optax.sgd(1.0) if pooled else CLIENT_OPTIMIZERS[study.training.client_optimizer](),
         learning_rate=optax.constant_schedule(1.0) if pooled else rate,
         server_rate=rate if pooled else server_rate,
-        momentum=MOMENTUM if study.client_optimizer == "momentum" and not pooled else 0.0,
+        momentum=MOMENTUM if study.training.client_optimizer == "momentum" and not pooled else 0.0,
         algorithm=algorithm,
         sampling=sampling,
         objectives=objectives,
-        batch_size=study.batch_size,
+        batch_size=study.training.batch_size,
         counts=tuple(len(g.ids) for g in federation.groups),
         weights=tuple(float(s.sum()) for s in sizes),
         largest=float(max(s.max() for s in sizes)),
-        augmentation=Augmentation(study.flips, study.mask_dates),
+        augmentation=functools.partial(augmented, flips=study.training.flips, mask_dates=study.training.mask_dates),
         weighting=weighting,
     )
     _check_private(program, words)
@@ -236,13 +198,13 @@ def setting_of(study: Study, program: Program, participation: Participation, fea
     """Return what an algorithm is run in, by which it tells whether it fits."""
     holders = {n: sum(program.counts[g] for g in program.holders(n)) for n in program.template.params}
     return Setting(
-        client_optimizer=study.client_optimizer,
-        weighting=study.weighting,
+        client_optimizer=study.training.client_optimizer,
+        weighting=study.algorithm.weighting,
         clients=sum(program.counts),
         cohort=participation.largest,
         holders={n: count for n, count in holders.items() if count and not program.is_private(n)},
         rate=sampling_of(participation),
-        rounds=study.rounds,
+        rounds=study.training.rounds,
         features=features,
         statistics=any(program.sent(g)[1] for g in range(len(program.groups))),
         sums=tuple(o.name for o in program.objectives if o.shares),

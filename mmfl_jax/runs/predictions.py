@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import zipfile
+import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mmfl_jax.errors import UserError
-from mmfl_jax.runs.directory import PREDICTIONS
+from mmfl_jax.runs.files import write_whole
 
 if TYPE_CHECKING:
     from mmfl_jax.archives.base import Archive
     from mmfl_jax.simulation import Simulation
 
-FILE = PREDICTIONS
+FILE = "predictions.npz"
 SHOWN = 24
 # Pixels of a side at least that a scene keeps: the page shows it as a thumbnail.
 _SIDE = 96
@@ -41,14 +41,17 @@ def keep(simulation: Simulation, run_dir: Path, personal: np.ndarray | None) -> 
         arrays["labels"] = archive.labels[samples]
         arrays["answers"] = simulation.predict(samples).argmax(axis=-1)
     if arrays:
-        part = run_dir / f"{FILE}.part"
-        with part.open("wb") as file:
-            np.savez_compressed(file, allow_pickle=False, **arrays)
-        part.replace(run_dir / FILE)
+        content = io.BytesIO()
+        np.savez_compressed(content, allow_pickle=False, **arrays)
+        write_whole(run_dir / FILE, content.getvalue())
 
 
-def load(run_dir: Path) -> dict[str, np.ndarray]:
+def load(run_dir: Path, classes: int) -> dict[str, np.ndarray]:
     """Return what :func:`keep` wrote, empty where there is nothing.
+
+    Args:
+      run_dir: of the run.
+      classes: how many there are.
 
     Raises:
       UserError: for a damaged file.
@@ -58,9 +61,28 @@ def load(run_dir: Path) -> dict[str, np.ndarray]:
         return {}
     try:
         with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path}: damaged ({error}); delete it, and the report leaves scenes out") from error
+            found = {name: file[name] for name in file.files}
+        _check(found, classes)
+    except Exception as error:  # zipfile, zlib and NumPy each raise their own kinds
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise UserError(f"{path}: damaged ({reason}); delete it, and the report leaves scenes out") from error
+    return found
+
+
+def _check(found: dict[str, np.ndarray], classes: int) -> None:
+    """Raise ValueError for arrays that are not those of :func:`keep`."""
+    personal = found.get("personal", np.zeros(0, np.float32))
+    if personal.ndim != 1 or personal.dtype.kind != "f":
+        raise ValueError(f"personal is {personal.dtype} {personal.shape}, not a number a client")
+    if "images" not in found:
+        return
+    images = found["images"]
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3 or not images.size:
+        raise ValueError(f"images are {images.dtype} {images.shape}, not of red, green and blue")
+    for name in ("labels", "answers"):
+        values = found[name]
+        if values.shape != images.shape[:1] or values.dtype.kind not in "iu" or not (values < classes).all():
+            raise ValueError(f"{name} are {values.dtype} {values.shape}, not one of {classes} classes an image")
 
 
 def spread(samples: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:

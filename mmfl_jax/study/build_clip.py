@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
 from flax import nnx
 
 from mmfl_jax.archives.base import Archive
@@ -16,26 +15,28 @@ from mmfl_jax.errors import UserError
 from mmfl_jax.models import clip
 from mmfl_jax.models.clip.config import read_fields
 from mmfl_jax.models.clip.prompts import MEAN, SHARED, LinearHead, PromptLearner, ZeroShot
+from mmfl_jax.models.normalization import DTYPES
 from mmfl_jax.models.variables import values
-from mmfl_jax.study import Study
+from mmfl_jax.study.study import Study
 
-DTYPES = {"float32": None, "bfloat16": jnp.dtype(jnp.bfloat16)}
 # CLIP of random weights, for trials; and the one that is trained here, on half of the twin's scene classes.
 TINY, SMALL = "tiny", "small"
 
 
 def check(study: Study, prompts: tuple[str, ...]) -> None:
     """Raise UserError for the first option of prompts whose value does not fit a method with these ``prompts``."""
-    if "{}" not in study.prompt_template:
-        raise UserError(f"--prompt-template {study.prompt_template!r} has no {{}}, where the class name goes")
-    if prompts and study.prompt_branches not in (MEAN, *prompts):
+    if "{}" not in study.method.prompts.prompt_template:
         raise UserError(
-            f"--prompt-branches {study.prompt_branches}: --method {study.method} has no such prompt; "
-            f"mean or {' or '.join(prompts)}"
+            f"--prompt-template {study.method.prompts.prompt_template!r} has no {{}}, where the class name goes"
         )
-    if not study.clip:
+    if prompts and study.method.prompts.prompt_branches not in (MEAN, *prompts):
         raise UserError(
-            f"--method {study.method} needs --clip, the file or folder of CLIP's weights ({TINY}: random ones, "
+            f"--prompt-branches {study.method.prompts.prompt_branches}: --method {study.method.method} has no such "
+            f"prompt; mean or {' or '.join(prompts)}"
+        )
+    if not study.method.prompts.clip:
+        raise UserError(
+            f"--method {study.method.method} needs --clip, the file or folder of CLIP's weights ({TINY}: random ones, "
             f"{SMALL}: a small CLIP trained here)"
         )
 
@@ -46,7 +47,7 @@ def clip_of(study: Study) -> clip.CLIP:
     Raises:
       UserError: for weights that cannot be read.
     """
-    return _load(study.clip, study.precision)
+    return _load(study.method.prompts.clip, study.method.model.precision)
 
 
 @functools.lru_cache(maxsize=1)
@@ -68,7 +69,7 @@ def facts(study: Study) -> dict[str, Any]:
 
     ``trained_classes`` is there where the weights' ``config.json`` tells what a small CLIP was trained on.
     """
-    if not study.clip:
+    if not study.method.prompts.clip:
         return {}
     model = clip_of(study)
     config = model.config
@@ -78,14 +79,18 @@ def facts(study: Study) -> dict[str, Any]:
         "projection": config.projection,
         "image_size": config.image_size,
     }
-    path = Path() if study.clip == TINY else _folder(study.clip)
+    path = Path() if study.method.prompts.clip == TINY else _folder(study.method.prompts.clip)
     beside = (path if path.is_dir() else path.parent) / "config.json"
-    told = read_fields(beside) if study.clip != TINY and beside.is_file() else {}
+    told = read_fields(beside) if study.method.prompts.clip != TINY and beside.is_file() else {}
     return sizes | {name: told[name] for name in ("trained_classes",) if name in told}
 
 
 def _tokenizer(study: Study) -> clip.Tokenizer:
-    return clip.silent_bytes() if study.clip == TINY else clip.read_tokenizer(_folder(study.clip))
+    return (
+        clip.silent_bytes()
+        if study.method.prompts.clip == TINY
+        else clip.read_tokenizer(_folder(study.method.prompts.clip))
+    )
 
 
 def as_features(study: Study, archive: Archive, model: clip.CLIP) -> Archive:
@@ -94,7 +99,7 @@ def as_features(study: Study, archive: Archive, model: clip.CLIP) -> Archive:
         return archive
     from mmfl_jax.archives.features import FeatureArchive, encode_images
 
-    return FeatureArchive(archive, encode_images(archive, model, cache=study.feature_cache or None))
+    return FeatureArchive(archive, encode_images(archive, model, cache=study.execution.feature_cache or None))
 
 
 def feature_length(study: Study, archive: Archive) -> int:
@@ -104,16 +109,19 @@ def feature_length(study: Study, archive: Archive) -> int:
       UserError: for several modalities, images, or more than one class a sample.
     """
     shapes = {m: spec.shape for m, spec in archive.modalities.items()}
-    if not study.clip and any(len(shape) == 3 for shape in shapes.values()):
-        raise UserError(f"--method {study.method} on images needs --clip, the weights that make features of them")
+    if not study.method.prompts.clip and any(len(shape) == 3 for shape in shapes.values()):
+        raise UserError(
+            f"--method {study.method.method} on images needs --clip, the weights that make features of them"
+        )
     if len(shapes) != 1 or any(len(shape) != 1 for shape in shapes.values()):
         raise UserError(
-            f"--method {study.method} needs one modality of image features, archive {archive.name} has {shapes}; "
-            "choose scenes:DIR, or one vector by --modalities"
+            f"--method {study.method.method} needs one modality of image features, archive {archive.name} has "
+            f"{shapes}; choose scenes:DIR, or one vector by --modalities"
         )
     if archive.task != "multiclass":
         raise UserError(
-            f"--method {study.method} needs one class a sample (multiclass), archive {archive.name} is {archive.task}"
+            f"--method {study.method.method} needs one class a sample (multiclass), archive "
+            f"{archive.name} is {archive.task}"
         )
     return next(iter(shapes.values()))[0]
 
@@ -124,7 +132,7 @@ MakeModel = Callable[[tuple[str, ...]], nnx.Module]
 def linear_head(study: Study, archive: Archive) -> MakeModel:
     """Return what makes a dense layer on an archive's image features."""
     length = feature_length(study, archive)
-    return lambda held: LinearHead(length, len(archive.class_names), nnx.Rngs(study.seed))
+    return lambda held: LinearHead(length, len(archive.class_names), nnx.Rngs(study.training.seed))
 
 
 def prompt_models(study: Study, archive: Archive, prompts: tuple[str, ...]) -> tuple[MakeModel, MakeModel]:
@@ -140,18 +148,20 @@ def prompt_models(study: Study, archive: Archive, prompts: tuple[str, ...]) -> t
     length, model = feature_length(study, archive), clip_of(study)
     if length != model.config.projection:
         raise UserError(
-            f"--clip {study.clip}: its features have length {model.config.projection}, those of archive "
+            f"--clip {study.method.prompts.clip}: its features have length {model.config.projection}, those of archive "
             f"{archive.name} {length}; take the CLIP that made them"
         )
     tokenizer = _tokenizer(study)
     if not prompts:
-        texts = [study.prompt_template.replace("{}", name) for name in archive.class_names]
+        texts = [study.method.prompts.prompt_template.replace("{}", name) for name in archive.class_names]
         tokens = clip.tokenize(texts, tokenizer, model.config)
         zero_shot = lambda held: ZeroShot(model, tokens)
         return zero_shot, zero_shot
-    names = clip.tokenize(archive.class_names, tokenizer, model.config, reserved=study.prompt_tokens)
+    names = clip.tokenize(archive.class_names, tokenizer, model.config, reserved=study.method.prompts.prompt_tokens)
     learner = lambda prompts, branches: (
-        lambda held: PromptLearner(model, names, prompts, study.prompt_tokens, branches, nnx.Rngs(study.seed))
+        lambda held: PromptLearner(
+            model, names, prompts, study.method.prompts.prompt_tokens, branches, nnx.Rngs(study.training.seed)
+        )
     )
-    clients = learner(prompts, study.prompt_branches)
+    clients = learner(prompts, study.method.prompts.prompt_branches)
     return clients, learner((SHARED,), SHARED) if SHARED in prompts else clients

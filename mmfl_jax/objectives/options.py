@@ -1,0 +1,23 @@
+"""Options of the terms of the local loss."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from mmfl_jax.options import Positive, Rate, Weight, options
+
+Calibration = Literal["none", "fedlc", "share", "relative"]
+
+
+@options
+class MIMOptions:
+    """Mutual information maximization."""
+
+    mim_positives: Literal["prototypes", "pairs", "places"] = "prototypes"
+    """Where positives come from: class prototypes that the server keeps, the client's own pairs, or relayed places."""
+    mim_weight: Weight = 0.1
+    """Weight of MIM in the local loss."""
+    mim_temperature: Rate = 0.1
+    """Temperature of InfoNCE."""
+    mim_size: Positive = 64
+    """Length of a projection."""
