@@ -81,7 +81,11 @@ def _check(found: dict[str, np.ndarray], classes: int) -> None:
         raise ValueError(f"images are {images.dtype} {images.shape}, not of red, green and blue")
     for name in ("labels", "answers"):
         values = found[name]
-        if values.shape != images.shape[:1] or values.dtype.kind not in "iu" or not (values < classes).all():
+        if (
+            values.shape != images.shape[:1]
+            or values.dtype.kind not in "iu"
+            or not ((values >= 0) & (values < classes)).all()
+        ):
             raise ValueError(f"{name} are {values.dtype} {values.shape}, not one of {classes} classes an image")
 
 
