@@ -60,7 +60,8 @@ def load(run_dir: Path, classes: int) -> dict[str, np.ndarray]:
     if not path.is_file():
         return {}
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # Of a damaged file NumPy would leave its own handle open.
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
             found = {name: file[name] for name in file.files}
         _check(found, classes)
     except Exception as error:  # zipfile, zlib and NumPy each raise their own kinds
