@@ -36,7 +36,7 @@ def locked(directory: Path) -> Iterator[None]:
         with writing(path):
             os.ftruncate(descriptor, 0)
             since = time.strftime("%Y-%m-%d %H:%M:%S")
-            os.pwrite(descriptor, f"process {os.getpid()} on {platform.node()} since {since}".encode(), 0)
+            os.write(descriptor, f"process {os.getpid()} on {platform.node()} since {since}".encode())
         yield
     finally:
         with contextlib.suppress(OSError):

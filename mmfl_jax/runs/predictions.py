@@ -60,7 +60,8 @@ def load(run_dir: Path, classes: int) -> dict[str, np.ndarray]:
     if not path.is_file():
         return {}
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # Of a damaged file NumPy would leave its own handle open.
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
             found = {name: file[name] for name in file.files}
         _check(found, classes)
     except Exception as error:  # zipfile, zlib and NumPy each raise their own kinds
@@ -81,7 +82,11 @@ def _check(found: dict[str, np.ndarray], classes: int) -> None:
         raise ValueError(f"images are {images.dtype} {images.shape}, not of red, green and blue")
     for name in ("labels", "answers"):
         values = found[name]
-        if values.shape != images.shape[:1] or values.dtype.kind not in "iu" or not (values < classes).all():
+        if (
+            values.shape != images.shape[:1]
+            or values.dtype.kind not in "iu"
+            or not ((values >= 0) & (values < classes)).all()
+        ):
             raise ValueError(f"{name} are {values.dtype} {values.shape}, not one of {classes} classes an image")
 
 

@@ -2,9 +2,9 @@
 
     python tests/faults/kill.py --kills 50
 
-Runs on two CPU devices; every second one is resumed on one. On as many devices the end is the same to the bit; on
-fewer, sums have another order, and parameters differ by rounding. Prints a row of JSON; leaves with 1 where a run was
-lost.
+A run is killed up to six times, and resumed each time; it begins on two CPU devices, and every second run goes on with
+one. On as many devices the end is the same to the bit; on fewer, sums have another order, and parameters differ by
+rounding. Prints a row of JSON; leaves with 1 where a run was lost.
 """
 
 from __future__ import annotations
@@ -40,6 +40,8 @@ OPTIONS = {
 }
 # Of parameters near 1, after 12 rounds whose sums have another order.
 TOLERANCE = 1e-4
+# Kills of one run.
+MOST = 6
 
 
 def command(folder: Path, run_dir: Path, devices: int, resume: bool) -> list[str]:
@@ -49,15 +51,15 @@ def command(folder: Path, run_dir: Path, devices: int, resume: bool) -> list[str
     return [*call, "--resume"] if resume else call
 
 
-def killed(folder: Path, run_dir: Path, seconds: float) -> bool:
-    """Start a run on two devices and kill it after some seconds; tell whether it was still going."""
-    log = subprocess.DEVNULL
-    process = subprocess.Popen(command(folder, run_dir, 2, False), stdout=log, stderr=log)
+def run_until(call: list[str], seconds: float | None) -> tuple[int, str]:
+    """Run a command, kill it after some seconds, and return its exit code and its last words."""
+    process = subprocess.Popen(call, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     try:
-        process.wait(seconds)
+        said = process.communicate(timeout=seconds)[1]
     except subprocess.TimeoutExpired:
         process.kill()
-    return process.wait() == -signal.SIGKILL
+        said = process.communicate()[1]
+    return process.returncode, said[-300:]
 
 
 def parameters(run_dir: Path) -> dict[str, np.ndarray]:
@@ -75,7 +77,7 @@ def main() -> None:
     jax.config.update("jax_num_cpu_devices", 2)
     draw = random.Random(arguments.seed)
     row = {"kills": 0, "begun": 0, "saved": 0, "same_devices": 0, "exact": 0, "fewer_devices": 0, "close": 0}
-    lost, largest = [], 0.0
+    lost, largest, number = [], 0.0, 0
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_study(folder, **OPTIONS)
@@ -86,37 +88,40 @@ def main() -> None:
         whole = runs.read_run(folder / "whole")
         expected = parameters(folder / "whole")
         while row["kills"] < arguments.kills:
-            run_dir = folder / f"run{row['kills']}"
-            moment = draw.uniform(0, length)
-            if not killed(folder, run_dir, moment):
-                subprocess.run(["rm", "-r", str(run_dir)], check=True)
+            run_dir, number = folder / f"run{number}", number + 1
+            devices, kills = 2, 0
+            while True:
+                begun = (run_dir / "config.json").exists()
+                left = kills < MOST and row["kills"] < arguments.kills
+                moment = draw.uniform(0, length) if left else None
+                code, said = run_until(command(folder, run_dir, devices, begun), moment)
+                if code != -signal.SIGKILL:
+                    break
+                kills += 1
+                devices = 2 if number % 2 else 1
+                row["kills"] += 1
+                row["begun"] += (run_dir / "config.json").exists()
+                row["saved"] += any(path.name.isdecimal() for path in (run_dir / "checkpoints").glob("*"))
+            if not kills:
                 continue
-            row["kills"] += 1
-            print(json.dumps(row), file=sys.stderr, flush=True)
-            begun = (run_dir / "config.json").exists()
-            saved = [path.name for path in (run_dir / "checkpoints").glob("*") if path.name.isdecimal()]
-            row["begun"] += begun
-            row["saved"] += bool(saved)
-            devices = 1 + row["kills"] % 2
-            done = subprocess.run(command(folder, run_dir, devices, begun), capture_output=True, text=True)
             row["same_devices" if devices == 2 else "fewer_devices"] += 1
-            if done.returncode:
-                lost.append({"after": moment, "devices": devices, "said": done.stderr[-300:]})
+            if code:
+                lost.append({"run": number, "kills": kills, "devices": devices, "said": said})
                 continue
             found = runs.read_run(run_dir)
-            same = found.summary["state_sha256"] == whole.summary["state_sha256"]
-            same &= found.summary["communication"] == whole.summary["communication"]
+            ok = found.summary["communication"] == whole.summary["communication"]
             if devices == 2:
-                row["exact"] += same
-                ok = same
+                ok &= found.summary["state_sha256"] == whole.summary["state_sha256"]
+                row["exact"] += ok
             else:
                 there = parameters(run_dir)
                 off = max(float(np.abs(there[n] - expected[n]).max()) for n in expected)
-                largest, ok = max(largest, off), off < TOLERANCE
+                largest, ok = max(largest, off), ok and off < TOLERANCE
                 row["close"] += ok
             if not ok:
-                lost.append({"after": moment, "devices": devices, "said": "another end"})
-    print(json.dumps({**row, "largest_difference": largest, "seconds_unbroken": length, "lost": lost}))
+                lost.append({"run": number, "kills": kills, "devices": devices, "said": "another end"})
+            print(json.dumps(row), file=sys.stderr, flush=True)
+    print(json.dumps({**row, "runs": number, "largest_difference": largest, "seconds_unbroken": length, "lost": lost}))
     sys.exit(bool(lost))
 
 

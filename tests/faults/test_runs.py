@@ -1,6 +1,8 @@
 """Damaged, locked, full and interrupted run directories: one line each, and nothing lost that was saved."""
 
+import dataclasses
 import errno
+import io
 import json
 import os
 import re
@@ -12,14 +14,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from federations import ragged_federation, simulation
+from federations import MemoryArchive, ragged_federation, simulation
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_report import make_run
 
 from mmfl_jax.errors import UserError
 from mmfl_jax.report.page import render_page
-from mmfl_jax.runs import checkpoints, directory, files, loop, read_run
+from mmfl_jax.runs import checkpoints, directory, files, loop, predictions, read_run
 from mmfl_jax.runs.lock import check_free, locked
 
 FILES = ("config.json", "federation.json", "metrics.jsonl", "summary.json")
@@ -181,6 +183,24 @@ def test_damaged_bytes_are_refused_or_read(sound, name, data):
     assert "\n" not in said
 
 
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(place=st.floats(0, 1, exclude_max=True), new=st.binary(max_size=4), lost=st.integers(0, 40))
+def test_damaged_predictions_are_refused_or_read(sound, place, new, lost):
+    whole = io.BytesIO()
+    kept = {"images": np.zeros((2, 4, 4, 3), np.uint8), "labels": np.array([0, 1]), "answers": np.array([1, 2])}
+    np.savez_compressed(whole, **kept, personal=np.array([0.5, np.nan], np.float32))
+    at = int(place * len(whole.getvalue()))
+    (sound / predictions.FILE).write_bytes(whole.getvalue()[:at] + new + whole.getvalue()[at + lost :])
+    try:
+        found = predictions.load(sound, 3)
+        said = str(sound / predictions.FILE)
+        assert all(0 <= value < 3 for name in ("labels", "answers") for value in found.get(name, []))
+    except UserError as error:
+        said = str(error)
+    assert str(sound / predictions.FILE) in said
+    assert "\n" not in said
+
+
 def rename(folder):
     (folder / "checkpoints" / "1").rename(folder / "checkpoints" / "2")
 
@@ -218,6 +238,23 @@ def test_images_that_changed_under_the_run_are_refused(run, half, monkeypatch):
     # Of before the images were told: nothing to compare.
     edit("federation.json", lambda v: v.pop("images"))(half)
     directory.check_same_federation(half, run[1].federation.describe())
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda a: setattr(a, "class_names", a.class_names[::-1]), "class 0 is 'class 2', not 'class 0' as in the run"),
+        (lambda a: setattr(a, "class_names", a.class_names[:2]), "has 2 multilabel classes, not the 3 multilabel"),
+        (
+            lambda a: a.modalities.update(s1=dataclasses.replace(a.modalities["s1"], channels=("1", "0"))),
+            "modality s1 has channels ('1', '0'), not ('0', '1')",
+        ),
+    ],
+)
+def test_an_archive_whose_classes_or_channels_are_others_is_not_evaluated_on(run, change, message):
+    other = MemoryArchive()
+    change(other)
+    refused(lambda: run[1].evaluate(other), message)
 
 
 def full(name):
