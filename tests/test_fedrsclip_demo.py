@@ -32,7 +32,7 @@ def test_a_run_leaves_what_its_page_shows(tmp_path):
         local_steps=1,
     )
     summary = Simulation(study).run(tmp_path / "run")
-    kept = predictions.load(tmp_path / "run", 2)
+    kept = predictions.load(tmp_path / "run", 14)
     assert kept["images"].shape == (24, 16, 16, 3)
     assert kept["images"].std() > 10
     assert kept["personal"].shape == (3,)
