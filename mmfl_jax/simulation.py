@@ -200,6 +200,11 @@ class Simulation:
         return jax.device_put(state, NamedSharding(self.mesh, P()))
 
     @property
+    def trained_modalities(self) -> tuple[str, ...]:
+        """Return the modalities that some client holds: of the others the model knows nothing, and is not scored."""
+        return tuple(m for m in self.federation.archive.modalities if any(m in held for held in self.program.groups))
+
+    @property
     def round_number(self) -> int:
         """Return the number of rounds done."""
         return int(self.state.round) // self.repeats
@@ -297,7 +302,7 @@ class Simulation:
             _check_alike(self.federation.archive, archive)
             samples = np.arange(len(archive)) if archive.splits is None else np.flatnonzero(archive.splits == "test")
             evaluator = Evaluator(
-                archive, samples, self.program.template, self.normalizer, tuple(self.federation.archive.modalities)
+                archive, samples, self.program.template, self.normalizer, self.trained_modalities
             )
         else:
             if self._evaluator is None:
@@ -326,12 +331,12 @@ class Simulation:
         """Return the global model's probabilities of samples with all their modalities, ``[n, classes]``."""
         evaluator = self._evaluator_of(samples, min(_TEST_BATCH, len(samples)))
         found = evaluator.probabilities(*self.program.evaluation_variables(self.state), self.state.frozen)
-        return found[set_name(tuple(self.federation.archive.modalities))]
+        return found[set_name(self.trained_modalities)]
 
     def _evaluator_of(self, samples: np.ndarray, batch_size: int, group: int | None = None) -> Evaluator:
         """Return what scores the server's model, or that of a group's clients on what they hold."""
         program, archive = self.program, self.federation.archive
-        held = tuple(archive.modalities) if group is None else program.groups[group]
+        held = self.trained_modalities if group is None else program.groups[group]
         template = program.template if group is None else program.templates[group]
         return Evaluator(archive, samples, template, self.normalizer, held, batch_size)
 

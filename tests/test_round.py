@@ -118,7 +118,8 @@ def test_images_with_batch_statistics_equal_the_python_loop_though_nobody_holds_
 
 
 def test_streamed_equals_resident():
-    federation = ragged_federation([40, 30, 50, 60, 10, 20] * 4, SINGLE * 4, shapes={"s1": (512, 2), "s2": (512, 3)})
+    shapes = {"s1": (512, 2), "s2": (512, 3)}
+    federation = ragged_federation([40, 30, 50, 60, 10, 20] * 4, SINGLE * 4, shapes=shapes, seed=1)  # as above
     options = {"method": "mf+fw+mim", "batch_size": 16}
     resident, streamed = simulation(federation, **options), simulation(federation, stream_mb=2, **options)
     waves = list(streamed.execution._waves(streamed.cohort(0).members))

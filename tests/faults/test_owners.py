@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from federations import MemoryArchive
+from federations import MemoryArchive, ragged_federation, simulation
 
 from mmfl_jax import archives
 from mmfl_jax.archives.base import ModalitySpec, Subset
@@ -226,3 +226,9 @@ def test_published_statistics_are_taken_as_they_are():
     archive.modalities = {"s1": spec}
     federation = dataclasses.replace(archive.federation, archive=archive)
     np.testing.assert_array_equal(Normalizer.of(federation).std["s1"], 1)
+
+
+def test_a_modality_that_nobody_holds_is_not_scored():
+    sim = simulation(ragged_federation([20, 30], [("s1",), ("s1",)]), method="mf", encoder="mlp")
+    assert list(sim.evaluate()) == list(sim.evaluate(sim.federation.archive)) == ["s1"]
+    assert sim.predict(np.arange(3)).shape == (3, 3)
