@@ -1,10 +1,10 @@
 """Measure what hostile clients cost under each rule that puts messages together, on WorldCereal.
 
-    python benchmarks/robustness.py worldcereal_canada.npz [--partition iid] [--share 0.2] [--seeds 3]
-        [--output FILE]
+    python benchmarks/robustness.py worldcereal_canada.npz [--partition iid] [--shares 0.1 0.2 0.4] [--seeds 3]
+        [--rules median norm_clip:1] [--output FILE]
 
-A row for each rule, attack and seed: accuracy and macro-F1 with both sensors, and the difference to FedAvg without
-attack of the same seed, in points. A run that diverges has no scores, but says why; clients left out are counted.
+A row for each seed, rule, attack and share of hostile clients: accuracy and macro-F1 with both sensors, and the
+difference to FedAvg without attack of the same seed, in points. A run that diverges has no scores, but says why; clients left out are counted.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from common import emit, host, parser, use_devices
 from mmfl_jax import Simulation, UserError
 from mmfl_jax.study import Study, load_study
 
-ATTACKS = ("none", "nan", "large", "sign_flip", "label_flip")
+ATTACKS = ("nan", "large", "sign_flip", "label_flip")
 RULES = ("fedavg", "norm_clip:1", "median", "trimmed_mean:0.4", "krum:bad=2", "multi_krum:bad=2:keep=4")
 
 
@@ -35,22 +35,25 @@ def scores(study: Study) -> dict[str, float | int | str]:
 
 
 def main() -> None:
-    """Print a row for each seed, rule and attack."""
+    """Print a row for each seed, rule, attack and share."""
     options = parser(__doc__)
     options.add_argument("archive")
     options.add_argument("--partition", default="by:region", help="by:region: owners of whole regions; iid: all alike")
-    options.add_argument("--share", type=float, default=0.2)
+    options.add_argument("--shares", type=float, nargs="+", default=[0.2])
+    options.add_argument("--rules", nargs="+", default=RULES)
     options.add_argument("--seeds", type=int, default=3)
     args = options.parse_args()
     use_devices(args.devices)
     for seed in range(args.seeds):
+        study = base(args.archive).replace(partition=args.partition, seed=seed)
         clean: float | None = None
-        for rule in RULES:
-            for attack in ATTACKS:
-                row = {"benchmark": "robustness", "partition": args.partition, "share": args.share, "seed": seed}
+        # FedAvg without attack goes first: what all others are compared with.
+        for rule in dict.fromkeys(("fedavg", *args.rules)):
+            trials = [("none", 0.0), *((attack, share) for attack in ATTACKS for share in args.shares)]
+            for attack, share in trials if rule in args.rules else trials[:1]:
+                row = {"benchmark": "robustness", "partition": args.partition, "share": share, "seed": seed}
                 row |= {"rule": rule, "attack": attack}
-                study = base(args.archive).replace(partition=args.partition, malicious=args.share, seed=seed)
-                row |= scores(study.replace(algorithm=rule, attack=attack))
+                row |= scores(study.replace(algorithm=rule, attack=attack, malicious=share))
                 if "accuracy" in row:
                     clean = row["accuracy"] if clean is None else clean
                     row["points"] = round(100 * (row["accuracy"] - clean), 1)

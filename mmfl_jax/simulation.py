@@ -301,9 +301,7 @@ class Simulation:
         if archive is not None:
             _check_alike(self.federation.archive, archive)
             samples = np.arange(len(archive)) if archive.splits is None else np.flatnonzero(archive.splits == "test")
-            evaluator = Evaluator(
-                archive, samples, self.program.template, self.normalizer, self.trained_modalities
-            )
+            evaluator = Evaluator(archive, samples, self.program.template, self.normalizer, self.trained_modalities)
         else:
             if self._evaluator is None:
                 test = self.federation.test

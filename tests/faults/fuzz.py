@@ -32,7 +32,7 @@ if __name__ == "__main__":
 
 import geotiffs  # noqa: E402
 
-from mmfl_jax import archives  # noqa: E402
+from mmfl_jax import Study, archives, runs  # noqa: E402
 from mmfl_jax.errors import UserError  # noqa: E402
 from mmfl_jax.federation import Federation  # noqa: E402
 
@@ -222,6 +222,22 @@ def read_scenes(folder: Path) -> None:
     use(archives.open(f"scenes:{folder}", image_size=16))
 
 
+def write_run(folder: Path) -> list[Path]:
+    from test_report import make_run
+
+    run = make_run(folder / "run")
+    (run / "config.json").write_text(Study.of(rounds=3).to_json())
+    return sorted(run.glob("*.json*"))
+
+
+def read_run(folder: Path) -> None:
+    from mmfl_jax.report.page import render_page
+    from mmfl_jax.runs.schema import read_config
+
+    read_config(folder / "run")
+    render_page(runs.read_run(folder / "run"), {})
+
+
 READERS = {
     "npz": Reader(write_npz, read_npz),
     "bigearthnet": Reader(write_bigearthnet, read_bigearthnet),
@@ -229,6 +245,7 @@ READERS = {
     "lists": Reader(write_lists, read_tables),
     "safetensors": Reader(write_safetensors, read_safetensors),
     "scenes": Reader(write_scenes, read_scenes),
+    "run": Reader(write_run, read_run),
 }
 
 
