@@ -4,7 +4,8 @@
         [--rules median norm_clip:1] [--output FILE]
 
 A row for each seed, rule, attack and share of hostile clients: accuracy and macro-F1 with both sensors, and the
-difference to FedAvg without attack of the same seed, in points. A run that diverges has no scores, but says why; clients left out are counted.
+difference to FedAvg without attack of the same seed, in points. A run that diverges has no scores, but says why;
+clients left out are counted.
 """
 
 from __future__ import annotations
