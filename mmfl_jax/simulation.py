@@ -20,8 +20,7 @@ from mmfl_jax.engine.plan import Planner, local_steps
 from mmfl_jax.engine.round import client_mesh
 from mmfl_jax.engine.state import ServerState, digest
 from mmfl_jax.errors import UserError
-from mmfl_jax.evaluation import Evaluator, personal
-from mmfl_jax.evaluation.evaluate import set_name
+from mmfl_jax.evaluation import Scorer
 from mmfl_jax.evaluation.metrics import most_frequent_baseline
 from mmfl_jax.federation import Federation
 from mmfl_jax.federation.asynchronous import AsynchronousRound, Schedule
@@ -46,10 +45,6 @@ from mmfl_jax.study.build import (
 _CHUNK = {True: 16, False: 64}
 # A client's step through ViT-B/32's text tower keeps some 200 MB for its gradient (two prompts, 31 classes).
 _CHUNK_PROMPTS = 8
-# Test samples scored at once: images or series, and vectors, of which a model of texts wants many at once.
-_TEST_BATCH, _TEST_BATCH_VECTORS = 256, 8192
-# Clients of a group whose own models are scored where each learns alone.
-_ALONE = 100
 
 
 class Simulation:
@@ -117,7 +112,7 @@ class Simulation:
         self._late = self._schedule().rounds() if algorithm.buffer else None
         self._played: list[AsynchronousRound] = []
         self.compile_seconds: float | None = None
-        self._evaluator: Evaluator | None = None
+        self._scorer = Scorer(self.program, self.federation, self._clients, self.normalizer, self._on_features)
 
     def _output(self, state: ServerState) -> Any:
         """Return what a client's model of the first group answers to one batch of zeros."""
@@ -198,11 +193,6 @@ class Simulation:
         places = len(self._clients.train) if self._places else 0
         state = self.program.init(model, len(self.federation.archive.class_names), places)
         return jax.device_put(state, NamedSharding(self.mesh, P()))
-
-    @property
-    def trained_modalities(self) -> tuple[str, ...]:
-        """Return the modalities that some client holds: of the others the model knows nothing, and is not scored."""
-        return tuple(m for m in self.federation.archive.modalities if any(m in held for held in self.program.groups))
 
     @property
     def round_number(self) -> int:
@@ -298,88 +288,29 @@ class Simulation:
         Raises:
             UserError: for an archive of other classes or modalities.
         """
-        if archive is not None:
-            _check_alike(self.federation.archive, archive)
-            samples = np.arange(len(archive)) if archive.splits is None else np.flatnonzero(archive.splits == "test")
-            evaluator = Evaluator(archive, samples, self.program.template, self.normalizer, self.trained_modalities)
-        else:
-            if self._evaluator is None:
-                test = self.federation.test
-                batch = _TEST_BATCH_VECTORS if self._on_features else _TEST_BATCH
-                self._evaluator = self._evaluator_of(test, min(batch, len(test)))
-            evaluator = self._evaluator
-        if self.program.algorithm.isolated:
-            return self._evaluate_alone(evaluator)
-        return evaluator.evaluate(*self.program.evaluation_variables(self.state), self.state.frozen)
-
-    def _evaluate_alone(self, evaluator: Evaluator) -> dict[str, dict[str, Any]]:
-        """Return, by modality set that clients hold, the mean of their own models' scores, of 100 clients at most."""
-        found: dict[str, list[dict[str, Any]]] = {}
-        for g, group in enumerate(self._clients.groups):
-            for i in range(min(len(group.ids), _ALONE)):
-                params, stats = self.program.client_variables(self.state, g, i)
-                chosen = evaluator.with_modalities(group.modalities, self.program.templates[g])
-                scores = chosen.evaluate(params, stats, self.state.frozen)
-                found.setdefault(set_name(group.modalities), []).append(scores[set_name(group.modalities)])
-        mean = lambda rows, key: np.mean([row[key] for row in rows]).item()
-        numbers = lambda row: [k for k, v in row.items() if isinstance(v, int | float)]
-        return {name: {key: mean(rows, key) for key in numbers(rows[0])} for name, rows in found.items()}
+        return self._scorer.test(self.state, archive)
 
     def predict(self, samples: np.ndarray) -> np.ndarray:
         """Return the global model's probabilities of samples with all their modalities, ``[n, classes]``."""
-        evaluator = self._evaluator_of(samples, min(_TEST_BATCH, len(samples)))
-        found = evaluator.probabilities(*self.program.evaluation_variables(self.state), self.state.frozen)
-        return found[set_name(self.trained_modalities)]
-
-    def _evaluator_of(self, samples: np.ndarray, batch_size: int, group: int | None = None) -> Evaluator:
-        """Return what scores the server's model, or that of a group's clients on what they hold."""
-        program, archive = self.program, self.federation.archive
-        held = self.trained_modalities if group is None else program.groups[group]
-        template = program.template if group is None else program.templates[group]
-        return Evaluator(archive, samples, template, self.normalizer, held, batch_size)
+        return self._scorer.predict(self.state, samples)
 
     def evaluate_clients(self) -> list[dict[str, Any]]:
         """Return each client's scores on its own samples and modalities, with its private variables if any."""
-        rows = []
-        for g, group in enumerate(self._clients.groups):
-            for i, name in enumerate(group.names):
-                params, stats = self.program.client_variables(self.state, g, i)
-                # One batch size for all: clients of any size share one compilation.
-                evaluator = self._evaluator_of(group.client(i), 32, g)
-                scores = evaluator.evaluate(params, stats, self.state.frozen)
-                rows.append({"name": name, "modalities": list(group.modalities), "evaluation": scores})
-        return rows
+        return self._scorer.clients(self.state)
 
     def evaluate_personal(self) -> np.ndarray | None:
         """Return each client's personal accuracy (:mod:`mmfl_jax.evaluation.personal`), ``[clients]``.
 
         Only of learning on features, where all test samples fit beside each other; None for all else.
         """
-        if not self._on_features:
-            return None
-        archive, test = self.federation.archive, self.federation.test
-        (group,) = self.federation.groups  # of the one modality
-        classes = len(archive.class_names)
-        images = {m: jax.device_put(self.normalizer.read(archive, m, test)) for m in group.modalities}
-        variables = (self.state.params, self.state.stats, self.state.frozen)
-        labels = archive.labels[test]
-        hits = personal.class_hits(
-            self.program.templates[0],
-            variables,
-            self.state.clients[0]["variables"],
-            images,
-            jax.device_put(labels),
-            classes,
-        )
-        counts = self.federation.label_counts(group)[:, :-1]
-        return personal.personal_accuracy(np.asarray(hits), np.bincount(labels, minlength=classes), counts)
+        return self._scorer.personal(self.state) if self._on_features else None
 
     def baseline(self) -> dict[str, Any]:
         """Return the scores of always answering with what is most frequent among the training samples."""
-        archive = self.federation.archive
-        train = self.federation.train
-        labels, classes = archive.labels, len(archive.class_names)
-        return most_frequent_baseline(archive.task, labels[train], labels[self.federation.test], classes)
+        archive, train, test = self.federation.archive, self.federation.train, self.federation.test
+        return most_frequent_baseline(
+            archive.task, archive.labels[train], archive.labels[test], len(archive.class_names)
+        )
 
     def cost(self) -> dict[str, Any]:
         """Return floating-point operations a round, compile time and memory."""
@@ -423,21 +354,3 @@ class Simulation:
         from mmfl_jax import commands
 
         return commands.run(self, Path(run_dir) if run_dir else None, resume=resume, quiet=quiet, write_report=report)
-
-
-def _check_alike(own: Archive, other: Archive) -> None:
-    if len(other.class_names) != len(own.class_names) or other.task != own.task:
-        raise UserError(
-            f"archive {other.name} has {len(other.class_names)} {other.task} classes, not the {len(own.class_names)} "
-            f"{own.task} classes of the run"
-        )
-    for place, (name, wanted) in enumerate(zip(other.class_names, own.class_names)):
-        if name != wanted:
-            raise UserError(f"archive {other.name}: class {place} is {name!r}, not {wanted!r} as in the run")
-    for m, spec in own.modalities.items():
-        found = other.modalities[m].shape if m in other.modalities else "nothing"
-        if found != spec.shape:
-            raise UserError(f"archive {other.name}: modality {m} has {found}, not {spec.shape} as in the run")
-        channels = other.modalities[m].channels
-        if channels != spec.channels and set(channels) == set(spec.channels):
-            raise UserError(f"archive {other.name}: modality {m} has channels {channels}, not {spec.channels}")

@@ -103,6 +103,8 @@ def _run(
     progress.begin(number, study.name, max(saved_rounds(run_dir / CHECKPOINTS), default=0))
     simulation = Simulation(study, open_federation(study, kept.of(study)))
     run(simulation, run_dir, resume=resume, listeners=listeners())
+    # Programs of the runs before would fill the memory (5 GB after 100 runs); those needed again are on disk.
+    jax.clear_caches()
     progress.end(number, study.name)
 
 

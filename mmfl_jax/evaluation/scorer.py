@@ -1,0 +1,124 @@
+"""The scores of what a federation has learned: the server's model, and the clients' own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from mmfl_jax.archives.base import Archive
+from mmfl_jax.engine.data import Normalizer
+from mmfl_jax.engine.program import Program
+from mmfl_jax.engine.state import ServerState
+from mmfl_jax.errors import UserError
+from mmfl_jax.evaluation import personal
+from mmfl_jax.evaluation.evaluate import Evaluator, set_name
+from mmfl_jax.federation import Federation
+
+# Test samples scored at once: images or series, and vectors, of which a model of texts wants many at once.
+_BATCH, _BATCH_VECTORS = 256, 8192
+# One batch size for all clients: those of any size share one compilation.
+_CLIENT_BATCH = 32
+# Clients of a group whose own models are scored where each learns alone.
+_ALONE = 100
+
+Scores = dict[str, dict[str, Any]]
+
+
+class Scorer:
+    """Score the states of a run.
+
+    Args:
+        program: what is computed.
+        federation: the samples and who holds them.
+        clients: as they train: the federation, or all of it in one place.
+        normalizer: of images.
+        on_features: whether samples are vectors of features.
+    """
+
+    def __init__(
+        self, program: Program, federation: Federation, clients: Federation, normalizer: Normalizer, on_features: bool
+    ):
+        self._program, self._federation, self._clients, self._normalizer = program, federation, clients, normalizer
+        self._batch = _BATCH_VECTORS if on_features else _BATCH
+        # Of what no client holds the model knows nothing: it is not scored.
+        self._held = tuple(m for m in federation.archive.modalities if any(m in held for held in program.groups))
+        self._own: Evaluator | None = None  # keeps test images on the device
+
+    def test(self, state: ServerState, archive: Archive | None = None) -> Scores:
+        """Return the scores by modality set; :meth:`mmfl_jax.Simulation.evaluate` says of what."""
+        if archive is None:
+            test = self._federation.test
+            self._own = self._own or self._evaluator(test, min(self._batch, len(test)))
+            evaluator = self._own
+        else:
+            _check_alike(self._federation.archive, archive)
+            samples = np.arange(len(archive)) if archive.splits is None else np.flatnonzero(archive.splits == "test")
+            evaluator = Evaluator(archive, samples, self._program.template, self._normalizer, self._held)
+        if self._program.algorithm.isolated:
+            return self._alone(state, evaluator)
+        return evaluator.evaluate(*self._program.evaluation_variables(state), state.frozen)
+
+    def predict(self, state: ServerState, samples: np.ndarray) -> np.ndarray:
+        """Return the probabilities of samples with all their modalities, ``[n, classes]``."""
+        evaluator = self._evaluator(samples, min(_BATCH, len(samples)))
+        found = evaluator.probabilities(*self._program.evaluation_variables(state), state.frozen)
+        return found[set_name(self._held)]
+
+    def clients(self, state: ServerState) -> list[dict[str, Any]]:
+        """Return each client's scores on its own samples and modalities."""
+        rows = []
+        for g, group in enumerate(self._clients.groups):
+            for i, name in enumerate(group.names):
+                params, stats = self._program.client_variables(state, g, i)
+                scores = self._evaluator(group.client(i), _CLIENT_BATCH, g).evaluate(params, stats, state.frozen)
+                rows.append({"name": name, "modalities": list(group.modalities), "evaluation": scores})
+        return rows
+
+    def personal(self, state: ServerState) -> np.ndarray:
+        """Return each client's personal accuracy on features, ``[clients]``."""
+        archive, test = self._federation.archive, self._federation.test
+        (group,) = self._federation.groups  # of the one modality
+        labels, classes = archive.labels[test], len(archive.class_names)
+        images = {m: jax.device_put(self._normalizer.read(archive, m, test)) for m in group.modalities}
+        shared, own = (state.params, state.stats, state.frozen), state.clients[0]["variables"]
+        template = self._program.templates[0]
+        hits = personal.class_hits(template, shared, own, images, jax.device_put(labels), classes)
+        counts = self._federation.label_counts(group)[:, :-1]
+        return personal.personal_accuracy(np.asarray(hits), np.bincount(labels, minlength=classes), counts)
+
+    def _alone(self, state: ServerState, evaluator: Evaluator) -> Scores:
+        """Return, by modality set that clients hold, the mean of their own models' scores, of 100 clients at most."""
+        found: dict[str, list[dict[str, Any]]] = {}
+        for g, group in enumerate(self._clients.groups):
+            name = set_name(group.modalities)
+            chosen = evaluator.with_modalities(group.modalities, self._program.templates[g])
+            for i in range(min(len(group.ids), _ALONE)):
+                params, stats = self._program.client_variables(state, g, i)
+                found.setdefault(name, []).append(chosen.evaluate(params, stats, state.frozen)[name])
+        mean = lambda rows, key: np.mean([row[key] for row in rows]).item()
+        numbers = lambda row: [k for k, v in row.items() if isinstance(v, int | float)]
+        return {name: {key: mean(rows, key) for key in numbers(rows[0])} for name, rows in found.items()}
+
+    def _evaluator(self, samples: np.ndarray, batch_size: int, group: int | None = None) -> Evaluator:
+        """Return what scores the server's model, or that of a group's clients on what they hold."""
+        program = self._program
+        held = self._held if group is None else program.groups[group]
+        template = program.template if group is None else program.templates[group]
+        return Evaluator(self._federation.archive, samples, template, self._normalizer, held, batch_size)
+
+
+def _check_alike(own: Archive, other: Archive) -> None:
+    if len(other.class_names) != len(own.class_names) or other.task != own.task:
+        raise UserError(
+            f"archive {other.name} has {len(other.class_names)} {other.task} classes, not the {len(own.class_names)} "
+            f"{own.task} classes of the run"
+        )
+    for place, (name, wanted) in enumerate(zip(other.class_names, own.class_names)):
+        if name != wanted:
+            raise UserError(f"archive {other.name}: class {place} is {name!r}, not {wanted!r} as in the run")
+    for m, spec in own.modalities.items():
+        found = other.modalities[m].shape if m in other.modalities else "nothing"
+        if found != spec.shape:
+            raise UserError(f"archive {other.name}: modality {m} has {found}, not {spec.shape} as in the run")
