@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from mmfl_jax import report, runs
 from mmfl_jax.errors import UserError
 from mmfl_jax.report.terminal import RoundProgress, SweepProgress
+from mmfl_jax.runs.directory import CHECKPOINTS
 from mmfl_jax.runs.files import write_whole
 from mmfl_jax.study import Study
 
@@ -50,6 +52,8 @@ def run(
         if run_dir is None:
             raise UserError("--tensorboard needs --run-dir")
         listeners.append(report.TensorBoardWriter(run_dir))
+    if resume and run_dir is not None and run_dir.is_dir() and not runs.saved_rounds(run_dir / CHECKPOINTS):
+        warnings.warn(f"--resume: {run_dir} has no checkpoint; the run starts from round 0 again", stacklevel=2)
     summary = runs.run(simulation, run_dir, resume=resume, listeners=listeners)
     if run_dir is not None and bounds:
         summary = runs.run_bounds(simulation, run_dir, lambda: [RoundProgress(quiet)])

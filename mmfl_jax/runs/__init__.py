@@ -5,13 +5,25 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mmfl_jax.runs.bounds import run_bounds
+    from mmfl_jax.runs.checkpoints import saved_rounds
     from mmfl_jax.runs.listeners import Listener
     from mmfl_jax.runs.loop import load, run, versions
     from mmfl_jax.runs.record import RunRecord, read_run
     from mmfl_jax.runs.signals import Stopped
     from mmfl_jax.runs.sweeps import sweep
 
-__all__ = ["Listener", "RunRecord", "Stopped", "load", "read_run", "run", "run_bounds", "sweep", "versions"]
+__all__ = [
+    "Listener",
+    "RunRecord",
+    "Stopped",
+    "load",
+    "read_run",
+    "run",
+    "run_bounds",
+    "saved_rounds",
+    "sweep",
+    "versions",
+]
 
 _HOMES = {
     "Listener": "listeners",
@@ -21,6 +33,7 @@ _HOMES = {
     "read_run": "record",
     "run": "loop",
     "run_bounds": "bounds",
+    "saved_rounds": "checkpoints",
     "sweep": "sweeps",
     "versions": "loop",
 }

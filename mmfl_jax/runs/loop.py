@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import platform
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
@@ -93,8 +92,6 @@ def _disk(simulation: Simulation, run_dir: Path, resume: bool, federation: dict[
         if checkpoints.rounds():
             check_same_federation(run_dir, federation)
             _restore(simulation, checkpoints)
-        elif resume:
-            warnings.warn(f"--resume: {run_dir} has no checkpoint; the run starts from round 0 again", stacklevel=2)
         first = simulation.round_number
         if first > study.training.rounds:
             raise UserError(f"--resume: {run_dir} has done {first} rounds already; give --rounds {first} or more")
