@@ -282,12 +282,13 @@ def test_chunks_and_streaming_and_resume_and_the_python_loop_agree(algorithm, tm
     assert resident.digest() == straight
 
 
-def test_two_devices_equal_one_for_every_algorithm():
-    script = """
+@pytest.mark.parametrize("part", range(3))  # the two workers of a test run share them out
+def test_two_devices_equal_one_for_every_algorithm(part):
+    script = f"""
 from test_algorithms import ALL, engine, problem
 from test_round import assert_close
 
-for algorithm in ALL:
+for algorithm in ALL[{part}::3]:
     options = dict(weighting="uniform", speed="lognormal:10:1", chunk_size=2)
     one, two = (engine(problem(), algorithm, devices=n, **options) for n in (1, 2))
     assert two.mesh.size == 2

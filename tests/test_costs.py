@@ -41,7 +41,11 @@ def made(**options):
 def test_bytes_are_four_for_every_number_sent(options, expected):
     sim = made(**options)
     # Sums and counts of 3 classes go up for each modality held, directions of 3 classes come down for each other one.
-    slots = [(15, 12), (15, 12), (30, 24)] if sim.program.objectives[0].source == "prototypes" else [(0, 0)] * 3
+    slots = (
+        [(15, 12), (15, 12), (30, 24)]
+        if sim.program.objectives[0].options.mim_positives == "prototypes"
+        else [(0, 0)] * 3
+    )
     for group, (model, (up, down)) in enumerate(zip(expected, slots)):
         assert client_bytes(sim.program, sim.state, sim.execution.example(group), group) == (
             4 * (model + up),

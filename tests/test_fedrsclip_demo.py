@@ -49,4 +49,4 @@ def test_a_run_leaves_what_its_page_shows(tmp_path):
 def test_studies_are_found_by_name(name):
     assert name in experiments()
     assert load_study(name).name == name
-    assert load_study(name).method == "fedrsclip"
+    assert load_study(name).method.method == "fedrsclip"
