@@ -6,10 +6,12 @@ Command: python experiments/algorithms.py twin runs/algorithms-twin
 Every algorithm and method has the same budget: each of three learning rates of the clients once, on another split
 (WorldCereal) or seed (twin); that of the best macro-F1 is run with three seeds. All else are the algorithms' defaults.
 
-Time: 30 minutes for WorldCereal's 180 runs on one core of a shared AMD EPYC, JAX 0.10.2; the twin was not run yet
+Time: 30 minutes for WorldCereal's 180 runs on one core of a shared AMD EPYC, 150 minutes for the twin's on one core of
+  a busy Intel Xeon; JAX 0.10.2
 Result (WorldCereal, both modalities, accuracy of MF / MF+FW+MIM, mean and deviation over 3 seeds): centralized .767
-  ±.021 / .780 ±.007, FedAvg .732 ±.029 / .739 ±.011, FedNova .750 ±.008 / .751 ±.019, SCAFFOLD .736 ±.016 / .741 ±.016,
-  all in README
+  ±.021 / .780 ±.007, FedAvg .732 ±.029 / .739 ±.011, FedNova .750 ±.008 / .751 ±.019, SCAFFOLD .736 ±.016 / .741 ±.016;
+  twin, mAP: centralized .398 ±.032 / .388 ±.023, FedAvg .375 ±.039 / .381 ±.036, FedAvgM .413 ±.039 / .390 ±.044; all
+  in README
 """
 
 import json
