@@ -120,7 +120,8 @@ def test_resume_with_another_study(federation, whole, options, message):
 def test_without_a_checkpoint_a_run_starts_again(federation, whole, tmp_path):
     shutil.copy(whole[0] / "config.json", tmp_path)
     (tmp_path / "metrics.jsonl").write_text((whole[0] / "metrics.jsonl").read_text()[:-9])  # of a run killed early
-    assert made(federation).run(tmp_path, resume=True)["state_sha256"] == whole[1]["state_sha256"]
+    with pytest.warns(UserWarning, match="has no checkpoint; the run starts from round 0 again"):
+        assert made(federation).run(tmp_path, resume=True)["state_sha256"] == whole[1]["state_sha256"]
     assert [row["round"] for row in lines(tmp_path, "round")] == [1, 2, 3, 4]
     assert [row["round"] for row in lines(tmp_path, "evaluation")] == [0, 1, 2, 3, 4]
 

@@ -122,3 +122,6 @@ def _check_alike(own: Archive, other: Archive) -> None:
         found = other.modalities[m].shape if m in other.modalities else "nothing"
         if found != spec.shape:
             raise UserError(f"archive {other.name}: modality {m} has {found}, not {spec.shape} as in the run")
+        channels = other.modalities[m].channels
+        if channels != spec.channels and set(channels) == set(spec.channels):
+            raise UserError(f"archive {other.name}: modality {m} has channels {channels}, not {spec.channels}")

@@ -392,10 +392,3 @@ def test_a_stream_that_cannot_be_written(redirection, code, message):
     assert done.stderr.startswith(message)
     assert len(done.stderr.splitlines()) == bool(message)
     assert bool(re.match("usage: mmfl-jax", done.stdout)) == (code == 0)
-
-
-def test_a_resume_without_a_checkpoint_says_that_it_starts_again(run, federation, half):
-    shutil.rmtree(half / "checkpoints")
-    with pytest.warns(UserWarning, match="has no checkpoint; the run starts from round 0 again"):
-        summary = made(federation).run(half, resume=True, report=False)
-    assert summary["state_sha256"] == run[2]["state_sha256"]
