@@ -1,7 +1,8 @@
 """mmfl_jax: multi-modal federated learning on satellite images, a whole round in one jitted function."""
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from mmfl_jax.lazy import lazy
 
 if TYPE_CHECKING:
     from mmfl_jax import algorithms, archives, models, ops, report
@@ -13,18 +14,13 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = ["Federation", "Simulation", "Study", "UserError", "algorithms", "archives", "models", "ops", "report"]
 
-_HOMES = {
-    "Federation": "mmfl_jax.federation",
-    "Simulation": "mmfl_jax.simulation",
-    "Study": "mmfl_jax.study",
-    "UserError": "mmfl_jax.errors",
-}
-
-
-def __getattr__(name: str) -> Any:
-    # Imported when asked for: `mmfl-jax list` need not wait for JAX.
-    if name in _HOMES:
-        return getattr(importlib.import_module(_HOMES[name]), name)
-    if name in __all__:
-        return importlib.import_module(f"mmfl_jax.{name}")
-    raise AttributeError(f"module 'mmfl_jax' has no attribute {name!r}")
+__getattr__ = lazy(
+    __name__,
+    {
+        "Federation": "federation",
+        "Simulation": "simulation",
+        "Study": "study",
+        "UserError": "errors",
+        **dict.fromkeys(("algorithms", "archives", "models", "ops", "report"), ""),
+    },
+)

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 from tyro.conf import OmitArgPrefixes, Positional, UseAppendAction
 
 from mmfl_jax.arguments import parse
-from mmfl_jax.errors import UserError
+from mmfl_jax.errors import UserError, one_line
 from mmfl_jax.options import Positive, options
 from mmfl_jax.streams import guarded, say
 from mmfl_jax.study import Study, experiments, load_study
@@ -224,7 +224,7 @@ def _headline(path: Path) -> str:
     try:
         return (ast.get_docstring(ast.parse(path.read_bytes())) or "").partition("\n")[0]
     except (SyntaxError, ValueError) as error:
-        return f"cannot be read: {' '.join(str(error).split())}"
+        return f"cannot be read: {one_line(error)}"
 
 
 STUDY_COMMANDS: dict[str, Callable[[str, list[str]], None]] = {"run": run, "sweep": sweep}

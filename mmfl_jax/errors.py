@@ -10,3 +10,8 @@ class UserError(Exception):
 
 class Diverged(UserError):
     """Say that a model's numbers are no numbers any more."""
+
+
+def one_line(error: BaseException) -> str:
+    """Return what an error says, on one line; its kind where it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mmfl_jax.archives.base import FILL, Archive, ModalitySpec, check_modality, choose_modalities, first_missing
+from mmfl_jax.archives.base import FILL, SPLITS, Archive, ModalitySpec, check_modality, choose_modalities, first_missing
 from mmfl_jax.archives.npz import Header, read_arrays, read_headers
 from mmfl_jax.archives.resampling import resize
 from mmfl_jax.errors import UserError
@@ -15,7 +15,6 @@ from mmfl_jax.memory import check_fits
 
 # Different values, among 16 of each modality, from which on two equal samples are copies.
 TELLING = 8
-SPLITS = ("train", "validation", "test")
 
 
 class Arrays(Archive):

@@ -14,6 +14,7 @@ import numpy as np
 
 from mmfl_jax.errors import UserError
 
+SPLITS = ("train", "validation", "test")
 # Attributes that say which place or patch a sample shows.
 PLACES = ("place", "patch_id")
 FILL = 9e36
@@ -70,6 +71,11 @@ class Archive(abc.ABC):
     def image_bytes(self) -> int:
         """Return the size of all images as float32."""
         return 4 * len(self) * sum(math.prod(spec.shape) for spec in self.modalities.values())
+
+    @property
+    def source(self) -> Archive:
+        """Return the archive of the images that features stand for, sample by sample; the archive itself else."""
+        return self
 
     @abc.abstractmethod
     def read(self, modality: str, indices: np.ndarray) -> np.ndarray:

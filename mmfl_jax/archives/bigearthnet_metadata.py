@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from mmfl_jax.archives import bigearthnet_nomenclature as nomenclature
+from mmfl_jax.archives.base import SPLITS
 from mmfl_jax.errors import UserError
 
-SPLITS = ("train", "validation", "test")
 # Columns of text to what their values look like, and how a line says that.
 TEXTS = {
     "patch_id": (nomenclature.NAMES["s2"], "S2A_MSIL2A_20170613T101031_N9999_R022_T33UUP_26_57"),

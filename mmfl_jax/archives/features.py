@@ -89,7 +89,7 @@ class FeatureArchive(Archive):
     """Show an archive with its images' features, vectors [projection], in place of the images.
 
     Args:
-        archive: gives labels, attributes and splits; kept as ``images``.
+        archive: gives labels, attributes and splits; kept as ``source``.
         features: float32 [samples, projection]; samples with NaN are left out with a warning.
         modality: name of the only modality.
 
@@ -109,7 +109,7 @@ class FeatureArchive(Archive):
                 stacklevel=2,
             )
             archive, features = Subset(archive, np.flatnonzero(there)), features[there]
-        self.images = archive
+        self._images = archive
         self.name, self.task, self.class_names = archive.name, archive.task, archive.class_names
         self.labels, self.attributes, self.splits = archive.labels, archive.attributes, archive.splits
         self.notes, self.copies = archive.notes | notes, archive.copies
@@ -117,6 +117,11 @@ class FeatureArchive(Archive):
         width = features.shape[1]
         mean, std = np.zeros(width, np.float32), np.ones(width, np.float32)
         self.modalities = {modality: ModalitySpec((width,), tuple(map(str, range(width))), mean, std)}
+
+    @property
+    def source(self) -> Archive:
+        """Return the archive of the images."""
+        return self._images
 
     def read(self, modality: str, indices: np.ndarray) -> np.ndarray:
         """Take the features from memory."""

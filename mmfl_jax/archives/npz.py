@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mmfl_jax.errors import UserError
+from mmfl_jax.errors import UserError, one_line
 from mmfl_jax.memory import check_fits, readable
 
 
@@ -49,7 +49,7 @@ def read_headers(path: Path) -> dict[str, Header]:
         raise
     except Exception as error:  # zipfile has many ways to fail on damaged bytes
         raise UserError(
-            f"{path}: not an .npz file, or a damaged one ({_line(error)}); write it by numpy.savez"
+            f"{path}: not an .npz file, or a damaged one ({one_line(error)[:200]}); write it by numpy.savez"
         ) from error
 
 
@@ -68,7 +68,7 @@ def read_arrays(path: Path, names: Iterable[str], headers: dict[str, Header]) ->
             with np.load(path, allow_pickle=False) as file:
                 arrays[name] = file[name]
         except Exception as error:
-            raise UserError(f"{path}: array {name!r} cannot be read, damaged ({_line(error)})") from error
+            raise UserError(f"{path}: array {name!r} cannot be read, damaged ({one_line(error)[:200]})") from error
     return arrays
 
 
@@ -90,7 +90,7 @@ def _header(path: Path, file: zipfile.ZipFile, member: zipfile.ZipInfo) -> Heade
     except KeyError:
         raise UserError(f"{path}: array {name!r} is of an unknown version of the format; use numpy.savez") from None
     except Exception as error:
-        raise UserError(f"{path}: array {name!r} cannot be read, damaged ({_line(error)})") from error
+        raise UserError(f"{path}: array {name!r} cannot be read, damaged ({one_line(error)[:200]})") from error
     header = Header(tuple(int(length) for length in shape), dtype)
     if dtype.hasobject:
         raise UserError(f"{path}: array {name!r} cannot be read: it holds Python objects, and objects are not allowed")
@@ -103,8 +103,3 @@ def _header(path: Path, file: zipfile.ZipFile, member: zipfile.ZipInfo) -> Heade
             f"{path}: array {name!r} of shape {header.shape} is {readable(header.size)}, its file has {found}"
         )
     return header
-
-
-def _line(error: Exception) -> str:
-    """Return an error's text in one line."""
-    return " ".join(str(error).split())[:200] or type(error).__name__

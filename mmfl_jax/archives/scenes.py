@@ -14,7 +14,7 @@ import numpy as np
 
 from mmfl_jax.archives.base import Archive, ModalitySpec, choose_modalities
 from mmfl_jax.archives.scenes_names import recognise, spaced
-from mmfl_jax.errors import UserError
+from mmfl_jax.errors import UserError, one_line
 from mmfl_jax.models.clip.images import DEVIATION, MEAN, read_images, to_rgb
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp")
@@ -228,7 +228,7 @@ def _fault(path: str) -> str:
             if image.mode == "I":
                 to_rgb(image)  # refuses what is beyond 16 bits
     except Exception as error:  # Pillow has many ways to fail on damaged bytes
-        return " ".join(str(error).split()) or type(error).__name__
+        return one_line(error)
     return ""
 
 

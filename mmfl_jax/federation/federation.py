@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -109,12 +108,14 @@ class Federation:
         if not clients:
             raise UserError("the federation has no client; give at least one")
         numbers: dict[tuple[str, ...], int] = {}
+        tested = np.zeros(len(archive), bool)
+        tested[test] = True
         for name, held, samples in clients:
             if not len(samples):
                 raise UserError(f"client {name!r} has no samples; leave it out or give it some")
             if not 0 <= np.min(samples) <= np.max(samples) < len(archive):
                 raise UserError(f"client {name!r} holds sample {np.max(samples)}; there are 0 to {len(archive) - 1}")
-            if shared := int(np.isin(samples, test).sum()):
+            if shared := int(tested[samples].sum()):
                 raise UserError(f"client {name!r} holds {shared} test samples; no client may see one")
             if tuple(held) not in numbers:
                 if not held or set(held) - set(archive.modalities):
@@ -239,8 +240,7 @@ class Federation:
         found = {}
         for modality, spec in self.archive.modalities.items():
             # Features differ in their last bits from machine to machine; the images that they are of do not.
-            images: Any = getattr(self.archive, "images", None)
-            source = images if modality in getattr(images, "modalities", ()) else self.archive
+            source = self.archive.source if modality in self.archive.source.modalities else self.archive
             pixels = np.ascontiguousarray(source.read(modality, chosen), np.float32)
             sha = hashlib.sha256(pixels.tobytes()).hexdigest()
             found[modality] = {"shape": list(spec.shape), "channels": list(spec.channels), "sha256": sha}

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from mmfl_jax.archives.base import Archive
+from mmfl_jax.archives.base import SPLITS, Archive
 from mmfl_jax.errors import UserError
 from mmfl_jax.federation.draws import Stream, generator
-
-SPLITS = ("train", "validation", "test")
 
 
 def train_and_test(archive: Archive, test_split: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -84,18 +82,17 @@ def _wholes(archive: Archive) -> np.ndarray:
 
 def _check_sides(archive: Archive, test_split: str, train: np.ndarray, test: np.ndarray) -> None:
     for name, values in archive.same():
-        seen = set(values[train].tolist())
-        leaked = [value in seen for value in values[test].tolist()]
-        if any(leaked):
-            first = values[test][np.argmax(leaked)]
+        leaked = np.isin(values[test], values[train])
+        if leaked.any():
+            first = values[test][leaked.argmax()]
             if name == "images":
                 row = train[np.argmax(values[train] == first)]
-                what = f"have the same images as training samples, such as {test[np.argmax(leaked)]} and {row}"
+                what = f"have the same images as training samples, such as {test[leaked.argmax()]} and {row}"
                 cure = "take out the copies, or give a share such as 0.2, which keeps copies on one side"
             else:
                 what = f"have a {name} that training samples have too, such as {first}"
                 cure = f"give by:{name}, or a share such as 0.2, which keeps every {name} on one side"
-            raise UserError(f"--test-split {test_split}: {sum(leaked)} of {len(test)} test samples {what}; {cure}")
+            raise UserError(f"--test-split {test_split}: {leaked.sum()} of {len(test)} test samples {what}; {cure}")
 
 
 def _share(option: str, text: str) -> float:

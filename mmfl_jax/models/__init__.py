@@ -1,7 +1,8 @@
 """Models: encoders, fusion, the multi-modal model, its variables and their scopes."""
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from mmfl_jax.lazy import lazy
 
 if TYPE_CHECKING:
     from mmfl_jax.models.multimodal import ModelDesign, MultiModalModel, Output
@@ -20,16 +21,11 @@ __all__ = [
     "values",
 ]
 
-_HOMES = {
-    "ModelDesign": "multimodal",
-    "MultiModalModel": "multimodal",
-    "Normalization": "normalization",
-    "Output": "multimodal",
-}
-
-
-def __getattr__(name: str) -> Any:
-    # Imported when asked for: options of models are read without JAX.
-    if name in __all__:
-        return getattr(importlib.import_module(f"mmfl_jax.models.{_HOMES.get(name, 'variables')}"), name)
-    raise AttributeError(f"module 'mmfl_jax.models' has no attribute {name!r}")
+__getattr__ = lazy(
+    __name__,
+    {
+        **dict.fromkeys(("ModelDesign", "MultiModalModel", "Output"), "multimodal"),
+        **dict.fromkeys(("Template", "Variables", "drawn", "frozen_values", "values"), "variables"),
+        "Normalization": "normalization",
+    },
+)

@@ -19,11 +19,12 @@ from mmfl_jax.report.presentation import (
     scaled_text,
     score_text,
     seconds_text,
+    shown_bounds,
     shown_metrics,
 )
 from mmfl_jax.runs.files import write_whole, writing
 from mmfl_jax.runs.record import RunRecord, read_run
-from mmfl_jax.runs.values import fused_set, is_number, ordered_sets
+from mmfl_jax.runs.values import fused_set, is_number
 
 _CAPTIONS = {
     "scores": "Scores of the global model on the test set, for each set of modalities it may see.",
@@ -182,10 +183,9 @@ def _results(run: RunRecord) -> str:
         for name in run.evaluated_sets
         if name in run.evaluation
     ]
-    for bound, scores in (run.summary.get("bounds") or {}).items():
-        for name in [fused] if (fused := fused_set(run.evaluation)) in scores else ordered_sets(scores):
-            values = [score_text(scores[name].get(m)) for m in metrics]
-            rows.append([f"<em>bound: {_text(_BOUNDS.get(bound, bound))}, {_text(name)}</em>", *values])
+    for bound, name, scores in shown_bounds(run.summary):
+        values = [score_text(scores.get(m)) for m in metrics]
+        rows.append([f"<em>bound: {_text(_BOUNDS.get(bound, bound))}, {_text(name)}</em>", *values])
     if run.baseline:
         rule = _text(run.baseline.get("rule") or "fixed prediction")
         rows.append([f"<em>baseline without images: {rule}</em>"] + [score_text(run.baseline.get(m)) for m in metrics])

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mmfl_jax.runs.values import fused_set, is_number
+from mmfl_jax.runs.values import fused_set, is_number, ordered_sets
 
 if TYPE_CHECKING:
     from mmfl_jax.runs.record import RunRecord
@@ -129,3 +129,11 @@ def short_names(names: Sequence[str], width: int = 42) -> list[str]:
     """Shorten names, leaving those whole that would look alike."""
     short = [shorten(name, width) for name in names]
     return [cut if short.count(cut) == 1 else name for cut, name in zip(short, names)]
+
+
+def shown_bounds(summary: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+    """Yield name, modality set and scores of a run's bounds: of all modalities, or of each where none has all."""
+    fused = fused_set(summary.get("evaluation") or {})
+    for name, scores in (summary.get("bounds") or {}).items():
+        for held in ordered_sets(name for name in scores if name == fused or fused not in scores):
+            yield name, held, scores[held]

@@ -13,6 +13,7 @@ from mmfl_jax.report.presentation import (
     main_metrics,
     score_text,
     seconds_text,
+    shown_bounds,
     shown_metrics,
     skipped_text,
 )
@@ -200,11 +201,9 @@ def result_table(summary: Mapping[str, Any]) -> Table:
     if privacy := summary.get("privacy"):
         notes.append(f"client-level privacy: epsilon {privacy['epsilon']:.3g} at delta {privacy['delta']:.3g}")
     table.caption = "\n".join(notes) or None
-    for name, scores in (summary.get("bounds") or {}).items():
-        best = scores.get(fused or "", {})
-        for held in [fused] if best else ordered_sets(scores):
-            bound = Text(f"bound: {name}, {held}")
-            table.add_row(bound, *(score_text(scores[held].get(metric)) for metric in metrics), style="dim")
+    for name, held, scores in shown_bounds(summary):
+        bound = Text(f"bound: {name}, {held}")
+        table.add_row(bound, *(score_text(scores.get(metric)) for metric in metrics), style="dim")
     if baseline:
         rule = Text(f"baseline: {baseline.get('rule') or 'fixed prediction'}")
         table.add_row(rule, *(score_text(baseline.get(metric)) for metric in metrics), style="dim")

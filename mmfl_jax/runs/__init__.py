@@ -1,7 +1,8 @@
 """Runs: the loop, its directory (written and read here), checkpoints, and sweeps of many runs."""
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from mmfl_jax.lazy import lazy
 
 if TYPE_CHECKING:
     from mmfl_jax.runs.bounds import run_bounds
@@ -25,22 +26,18 @@ __all__ = [
     "versions",
 ]
 
-_HOMES = {
-    "Listener": "listeners",
-    "RunRecord": "record",
-    "Stopped": "signals",
-    "load": "loop",
-    "read_run": "record",
-    "run": "loop",
-    "run_bounds": "bounds",
-    "saved_rounds": "checkpoints",
-    "sweep": "sweeps",
-    "versions": "loop",
-}
-
-
-def __getattr__(name: str) -> Any:
-    # Imported when asked for: what only reads runs need not wait for JAX.
-    if name in _HOMES:
-        return getattr(importlib.import_module(f"mmfl_jax.runs.{_HOMES[name]}"), name)
-    raise AttributeError(f"module 'mmfl_jax.runs' has no attribute {name!r}")
+__getattr__ = lazy(
+    __name__,
+    {
+        "Listener": "listeners",
+        "RunRecord": "record",
+        "Stopped": "signals",
+        "load": "loop",
+        "read_run": "record",
+        "run": "loop",
+        "run_bounds": "bounds",
+        "saved_rounds": "checkpoints",
+        "sweep": "sweeps",
+        "versions": "loop",
+    },
+)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mmfl_jax.errors import UserError
+from mmfl_jax.errors import UserError, one_line
 from mmfl_jax.runs.files import write_whole
 
 if TYPE_CHECKING:
@@ -65,8 +65,9 @@ def load(run_dir: Path, classes: int) -> dict[str, np.ndarray]:
             found = {name: file[name] for name in file.files}
         _check(found, classes)
     except Exception as error:  # zipfile, zlib and NumPy each raise their own kinds
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise UserError(f"{path}: damaged ({reason}); delete it, and the report leaves scenes out") from error
+        raise UserError(
+            f"{path}: damaged ({one_line(error)[:200]}); delete it, and the report leaves scenes out"
+        ) from error
     return found
 
 
@@ -101,8 +102,7 @@ def spread(samples: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:
 
 def _images(archive: Archive) -> Archive | None:
     """Return the archive with the images of ``archive``'s samples, in the same order, if it has any to show."""
-    images: Any = getattr(archive, "images", None)  # where features stand for images
-    source: Archive = images if hasattr(images, "modalities") else archive
+    source = archive.source
     shapes = [spec.shape for spec in source.modalities.values()]
     is_scene = archive.task == "multiclass" and len(shapes) == 1 and len(shapes[0]) == 3 and shapes[0][-1] == 3
     return source if is_scene else None

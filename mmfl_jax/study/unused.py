@@ -31,9 +31,9 @@ def unused(study: Study, archive: Archive, given: set[str]) -> list[str]:
 
 
 def _of_data(archive: Archive) -> Iterator[tuple[str, str]]:
-    axes = {len(spec.shape) for spec in archive.modalities.values()}
     # Image features were images once.
-    if 3 not in axes and not hasattr(archive, "images"):
+    axes, images = ({len(spec.shape) for spec in a.modalities.values()} for a in (archive, archive.source))
+    if 3 not in images:
         yield from ((name, f"archive {archive.name} has no images") for name in ("image_size", "flips"))
     if 2 not in axes:
         yield "mask_dates", f"archive {archive.name} has no series"

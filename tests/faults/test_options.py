@@ -221,6 +221,7 @@ class Series:
     """What is asked of an archive here."""
 
     name, modalities = "series", {"s1": ModalitySpec((17, 2), ("VV", "VH"))}
+    source = property(lambda self: self)
 
 
 def test_an_option_that_changes_nothing_is_told():

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import jax
 import numpy as np
 
-from mmfl_jax.errors import UserError
+from mmfl_jax.errors import UserError, one_line
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -82,7 +82,7 @@ def read_images(paths: Sequence[str | Path], size: int = 224) -> tuple[np.ndarra
             with Image.open(path) as image:
                 return prepare(image, size)
         except Exception as error:  # Pillow has many ways to fail on damaged bytes
-            return " ".join(str(error).split()) or type(error).__name__
+            return one_line(error)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         results = list(pool.map(read, paths))

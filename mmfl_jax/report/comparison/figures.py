@@ -16,6 +16,8 @@ from mmfl_jax.runs.values import ordered_sets
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from mmfl_jax.runs.record import RunRecord
+
 # Okabe and Ito's palette.
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#444444", "#8C6D31")
 _DASHES = ("-", (0, (5, 2)), (0, (1, 1.2)), (0, (6, 2, 1, 2)))
@@ -81,12 +83,12 @@ def _draw(groups: Sequence[Group], against: str) -> Figure | None:
         runs = [run for run in runs if any(run.totals(*COSTS[against]).values())]
     if not runs:
         return None
-    metrics = main_metrics({str(i): scores for i, run in enumerate(runs) for scores in run.evaluation.values()})
-    sets = shown_sets(ordered_sets((name for run in runs for name in run.evaluated_sets), runs[0].modalities))
+    metrics, sets = _shown(runs)
     if not metrics or not sets:
         return None
-    names = labels(groups)
-    chosen = _best(groups, sets, metrics) if len(groups) > _MOST_LINES else list(range(len(groups)))
+    names, chosen = labels(groups), list(range(len(groups)))
+    if len(groups) > _MOST_LINES:  # those of the best score of the modalities together, in their own order
+        chosen = sorted(_by_score(groups, sets[-1], metrics[0])[-_MOST_LINES:])
     figure = Figure(figsize=(max(3.1 * len(sets), 5), 2.6 * len(metrics) + 0.5), layout="constrained")
     panels = figure.subplots(len(metrics), len(sets), squeeze=False, sharex=True, sharey="row")
     for row, metric in zip(panels, metrics):
@@ -103,15 +105,16 @@ def _draw(groups: Sequence[Group], against: str) -> Figure | None:
     return figure
 
 
-def _final(group: Group, name: str, metric: str) -> dict[str, Any]:
-    """Return the mean and deviation of a group's final score over its units."""
-    return statistic([mean([run.evaluation.get(name, {}).get(metric) for run in unit.runs]) for unit in group.units])
+def _shown(runs: Sequence[RunRecord]) -> tuple[list[str], list[str]]:
+    """Return the main scores and the modality sets of runs."""
+    metrics = main_metrics({str(i): scores for i, run in enumerate(runs) for scores in run.evaluation.values()})
+    sets = shown_sets(ordered_sets((name for run in runs for name in run.evaluated_sets), runs[0].modalities))
+    return metrics, sets
 
 
-def _best(groups: Sequence[Group], sets: Sequence[str], metrics: Sequence[str]) -> list[int]:
-    """Return the positions of the groups of the best final score of the modalities together, in their own order."""
-    score = lambda position: _final(groups[position], sets[-1], metrics[0])["mean"] or 0.0
-    return sorted(sorted(range(len(groups)), key=score, reverse=True)[:_MOST_LINES])
+def _by_score(groups: Sequence[Group], name: str, metric: str) -> list[int]:
+    """Return the positions of groups by their final score, the best last, of equal ones the first."""
+    return sorted(range(len(groups)), key=lambda i: (statistic(groups[i].final(name, metric))["mean"] or 0.0, -i))
 
 
 def _draw_final(groups: Sequence[Group]) -> Figure:
@@ -121,17 +124,14 @@ def _draw_final(groups: Sequence[Group]) -> Figure:
 
     from mmfl_jax.report.figures import dress
 
-    runs = [run for group in groups for run in group.runs]
-    metric = main_metrics({str(i): scores for i, run in enumerate(runs) for scores in run.evaluation.values()})[0]
-    sets = shown_sets(ordered_sets((name for run in runs for name in run.evaluated_sets), runs[0].modalities))
-    names = labels(groups)
-    order = sorted(range(len(groups)), key=lambda i: _final(groups[i], sets[-1], metric)["mean"] or 0.0)
+    (metric, *_), sets = _shown([run for group in groups for run in group.runs])
+    names, order = labels(groups), _by_score(groups, sets[-1], metric)
     size = (3.1 * len(sets) + 0.08 * max(map(len, names)), 0.19 * len(groups) + 0.9)
     figure = Figure(figsize=size, layout="constrained")
     panels = figure.subplots(1, len(sets), squeeze=False, sharey=True)[0]
     for panel, name in zip(panels, sets):
         for height, position in enumerate(order):
-            final = _final(groups[position], name, metric)
+            final = statistic(groups[position].final(name, metric))
             if final["mean"] is not None:
                 panel.errorbar(final["mean"], height, xerr=final["std"], fmt="o", color=_COLORS[0], markersize=4)
         dress(panel, f"{METRICS[metric]}, {name}", "mean and standard deviation" if panel is panels[0] else "")

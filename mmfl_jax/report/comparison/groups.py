@@ -77,6 +77,10 @@ class Group:
         """The modality set with the most modalities."""
         return fused_set({name for run in self.runs for name in run.evaluated_sets})
 
+    def final(self, modality_set: str, metric: str) -> list[float | None]:
+        """Return the final score of each unit, the mean of its runs'."""
+        return [mean([run.evaluation.get(modality_set, {}).get(metric) for run in unit.runs]) for unit in self.units]
+
     def by_run(self, modality_set: str, metric: str) -> dict[tuple[Hashable, Hashable], float]:
         """Return the final score by unit and fold."""
         found: dict[tuple[Hashable, Hashable], list[Any]] = {}

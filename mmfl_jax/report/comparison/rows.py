@@ -61,10 +61,7 @@ def _row(group: Group) -> dict[str, Any]:
     rounds = sorted({run.last_round for run in runs})
     scores: dict[str, dict[str, Any]] = {}
     for name in ordered_sets((name for run in runs for name in run.evaluation), runs[0].modalities):
-        values = {
-            m: [mean([run.evaluation.get(name, {}).get(m) for run in unit.runs]) for unit in group.units]
-            for m in METRICS
-        }
+        values = {m: group.final(name, m) for m in METRICS}
         scores[name] = {m: statistic(found) for m, found in values.items() if any(map(is_number, found))}
     return {
         "name": group.name,
