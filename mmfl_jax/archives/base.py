@@ -19,6 +19,8 @@ SPLITS = ("train", "validation", "test")
 PLACES = ("place", "patch_id")
 FILL = 9e36
 """Numbers this large and larger are fill values, no measurements: netCDF writes 9.97e36, GDAL -3.4e38, others 1e38."""
+IGNORED = 255
+"""The label of a pixel that has none: it is neither trained on nor scored."""
 
 
 @dataclass(frozen=True)
@@ -44,14 +46,16 @@ class Archive(abc.ABC):
 
     Attributes:
         name: kind of archive, as in its reference.
-        task: ``multilabel`` or ``multiclass``.
+        task: ``multilabel``, ``multiclass`` or ``pixel``.
         class_names: in the order of the labels.
-        modalities: name to specification, in order.
-        labels: uint8 [samples, classes] of 0 and 1 (multilabel) or int32 [samples] (multiclass).
+        modalities: name to specification, in order; of pixel labels, all have one height and width.
+        labels: uint8 [samples, classes] of 0 and 1 (multilabel), int32 [samples] (multiclass), or int64 [samples,
+            classes] numbers of pixels of each class (pixel), whose rasters :meth:`read_labels` reads.
         attributes: name to [samples] of strings or numbers.
         splits: [samples] of ``train``, ``validation`` or ``test`` where the archive has an official split, else None.
         notes: what else ``describe`` says, such as how many patches were left out and why.
         copies: [samples] numbers, equal where samples are the same images; None where that is not known.
+        class_colors: of maps, ``#rrggbb`` in the order of the labels; None where the archive has none.
     """
 
     name: str
@@ -63,6 +67,7 @@ class Archive(abc.ABC):
     splits: np.ndarray | None
     notes: dict[str, Any]
     copies: np.ndarray | None = None
+    class_colors: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -91,6 +96,22 @@ class Archive(abc.ABC):
         Raises:
             UserError: a modality that the archive lacks, an index out of range, a file that cannot be read.
         """
+
+    def read_labels(self, indices: np.ndarray) -> np.ndarray:
+        """Read the labels of the given samples.
+
+        Args:
+            indices: int [n], in any order, repeats allowed.
+
+        Returns:
+            Rows of ``labels``; of pixel labels uint8 [n, height, width] class numbers, ``IGNORED`` where there is none.
+
+        Raises:
+            UserError: an index out of range, a file that cannot be read.
+        """
+        if self.task == "pixel":
+            raise NotImplementedError(f"archive {self.name} does not say how its label rasters are read")
+        return self.labels[np.asarray(indices, np.int64)]
 
     def attribute(self, name: str) -> np.ndarray:
         """Return one attribute of every sample, [samples]; objects as their texts.
@@ -153,10 +174,15 @@ class Subset(Archive):
         self.splits = None if archive.splits is None else archive.splits[self._indices]
         self.notes = archive.notes | {"subset_of": len(archive)}
         self.copies = None if archive.copies is None else archive.copies[self._indices]
+        self.class_colors = archive.class_colors
 
     def read(self, modality: str, indices: np.ndarray) -> np.ndarray:
         """Read from the archive that this is a part of."""
         return self._archive.read(modality, self._indices[self.checked(modality, indices)])
+
+    def read_labels(self, indices: np.ndarray) -> np.ndarray:
+        """Read from the archive that this is a part of."""
+        return self._archive.read_labels(self._indices[indices])
 
     def absent(self, modality: str) -> np.ndarray | None:
         """Ask the archive that this is a part of."""
@@ -172,6 +198,11 @@ class Kept(Archive):
         self.name, self.task, self.class_names = archive.name, archive.task, archive.class_names
         self.modalities, self.labels, self.attributes = archive.modalities, archive.labels, archive.attributes
         self.splits, self.notes, self.copies = archive.splits, archive.notes, archive.copies
+        self.class_colors = archive.class_colors
+
+    def read_labels(self, indices: np.ndarray) -> np.ndarray:
+        """Read from the archive whose images are kept."""
+        return self._archive.read_labels(indices)
 
     def absent(self, modality: str) -> np.ndarray | None:
         """Ask the archive whose images are kept."""
