@@ -1,14 +1,15 @@
 """Time the same federated round in this engine and in other simulators, each in its own environment.
 
-    python benchmarks/peers.py [--workload a b c] [--peers engine pytorch pfl flower fedjax] [--turns 7] [--cores 2]
+    python benchmarks/peers.py [--workload a b c d] [--peers engine pytorch pfl flower fedjax] [--turns 7] [--cores 2]
 
 Workloads: (a) 32 clients x 5 steps x batch 10, images 32x32x3, two convolutions and two dense layers; (b) MF+FW+MIM
 with ResNet-18 on s1 and s2, 60x60, 16 clients x 4 steps x batch 16; (c) 1,000 clients x 2 steps x batch 8, an MLP on
-series. All peers read the same data, weights and batch order from files, train in float32 with plain SGD, and must end
-their first round with the engine's update. Their variants take turns, of three seconds at least; a variant's time is
-the median of its turns' means, a peer's that of its fastest variant. Flower starts Ray anew for each of its turns, of
-three rounds (two where clients are many) of which the first is not counted. The engine's variant ``float32`` has no
-product of bfloat16; ``auto`` has, where matrix units make three of them faster than one of float32.
+series; (d) labels by pixel, MF with a U-Net on ResNet-18, s1 and s2, 64x64, 8 clients x 2 steps x batch 8 (engine and
+pytorch only). All peers read the same data, weights and batch order from files, train in float32 with plain SGD, and
+must end their first round with the engine's update. Their variants take turns, of three seconds at least; a variant's
+time is the median of its turns' means, a peer's that of its fastest variant. Flower starts Ray anew for each of its
+turns, of three rounds (two where clients are many) of which the first is not counted. The engine's variant ``float32``
+has no product of bfloat16; ``auto`` has, where matrix units make three of them faster than one of float32.
 
 A peer's environment is made once, by pip, in ``--environments``. A peer that cannot be installed or cannot do a
 workload is a row with the reason. Exit code 1 says that a peer computed something else.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,6 @@ from mmfl_jax.engine.round import client_mesh
 from mmfl_jax.engine.state import ServerState, digest
 from mmfl_jax.errors import UserError
 from mmfl_jax.evaluation import Scorer
-from mmfl_jax.evaluation.metrics import most_frequent_baseline
 from mmfl_jax.federation import Federation
 from mmfl_jax.federation.asynchronous import AsynchronousRound, Schedule
 from mmfl_jax.federation.clock import Clock
@@ -39,6 +39,7 @@ from mmfl_jax.study.build import (
     sampling_of,
     setting_of,
 )
+from mmfl_jax.tasks import task_of
 
 # Clients an accelerator trains side by side when --chunk-size is 0, by whether they have images. A CPU core is full
 # with one client, and a chunk of one computes nothing for nothing (benchmarks/scaling.py).
@@ -156,7 +157,7 @@ class Simulation:
         host = group_data(
             federation,
             self.normalizer,
-            read_images=not study.execution.stream_mb,
+            resident=not study.execution.stream_mb,
             places=self._places,
             calibration=study.method.logit_calibration,
             calibration_strength=study.method.calibration_strength,
@@ -249,8 +250,10 @@ class Simulation:
         cohort = self.cohort(number)
         begin = time.perf_counter()
         rows = []
-        for _ in range(self.repeats):
-            self.state, device_metrics, cost = self.execution.run(self.state, cohort, self._key)
+        last = number + 1 >= self.study.training.rounds
+        for repeat in range(1, self.repeats + 1):
+            following = cohort if repeat < self.repeats else None if last else self.cohort(number + 1)
+            self.state, device_metrics, cost = self.execution.run(self.state, cohort, self._key, following)
             rows.append(device_metrics)
         found = jax.device_get(rows)
         metrics = {n: float(np.mean([row[n] for row in found])) for n in found[0]}
@@ -290,9 +293,23 @@ class Simulation:
         """
         return self._scorer.test(self.state, archive)
 
-    def predict(self, samples: np.ndarray) -> np.ndarray:
-        """Return the global model's probabilities of samples with all their modalities, ``[n, classes]``."""
-        return self._scorer.predict(self.state, samples)
+    @property
+    def scored_sets(self) -> list[tuple[str, ...]]:
+        """Return the modality sets that are scored: each that a client holds alone, then all together."""
+        return self._scorer.sets
+
+    def predict(self, samples: np.ndarray, modalities: Sequence[str] | None = None) -> np.ndarray:
+        """Return the global model's probabilities of samples, ``[n, ..., classes]``.
+
+        Args:
+            samples: indices in the archive.
+            modalities: that the model sees; None for all.
+        """
+        return self._scorer.predict(self.state, samples, modalities)
+
+    def test_tiles(self) -> np.ndarray:
+        """Return, of labels by pixel, the share of right pixels of every test sample, ``[n]``; NaN without a label."""
+        return self._scorer.test_tiles(self.state)
 
     def evaluate_clients(self) -> list[dict[str, Any]]:
         """Return each client's scores on its own samples and modalities, with its private variables if any."""
@@ -308,9 +325,7 @@ class Simulation:
     def baseline(self) -> dict[str, Any]:
         """Return the scores of always answering with what is most frequent among the training samples."""
         archive, train, test = self.federation.archive, self.federation.train, self.federation.test
-        return most_frequent_baseline(
-            archive.task, archive.labels[train], archive.labels[test], len(archive.class_names)
-        )
+        return task_of(archive).baseline(archive.labels[train], archive.labels[test])
 
     def cost(self) -> dict[str, Any]:
         """Return floating-point operations a round, compile time and memory."""

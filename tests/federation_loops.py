@@ -7,7 +7,7 @@ import hashlib
 import numpy as np
 
 from mmfl_jax.federation.holdout import train_and_test
-from mmfl_jax.federation.partition import sorting_class
+from mmfl_jax.tasks import task_of
 
 
 def dealt(archive, reference, samples, clients, seed):
@@ -24,7 +24,7 @@ def dealt(archive, reference, samples, clients, seed):
 
 
 def _dirichlet(archive, alpha, samples, clients, rng):
-    classes = sorting_class(archive)[samples]
+    classes = task_of(archive).sorting_class(archive.labels)[samples]
     parts = [[] for _ in range(clients)]
     for value in np.unique(classes):
         members = rng.permutation(samples[classes == value])

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from mmfl_jax import Simulation, Study
-from mmfl_jax.archives.base import Archive, ModalitySpec
+from mmfl_jax.archives.base import IGNORED, Archive, ModalitySpec
 from mmfl_jax.federation import Federation
+from mmfl_jax.tasks import find
 
 
 class MemoryArchive(Archive):
@@ -20,6 +21,14 @@ class MemoryArchive(Archive):
         if task == "multilabel":
             self.labels = (rng.random((samples, classes)) < 0.4).astype(np.uint8)
             signal = self.labels @ rng.normal(size=(classes, 1))
+        elif task == "pixel":
+            shapes = shapes if "s1" in shapes and len(shapes["s1"]) == 3 else {"s1": (8, 8, 2), "s2": (8, 8, 3)}
+            height, width = shapes["s1"][:2]
+            quarters = rng.integers(0, classes, (samples, 2, 2)).repeat(height // 2, axis=1).repeat(width // 2, axis=2)
+            self.rasters = quarters.astype(np.uint8)
+            self.rasters[rng.random(self.rasters.shape) < 0.1] = IGNORED
+            self.labels = find("pixel", classes).table(self.rasters)
+            signal = rng.normal(size=(classes, 1))[quarters]
         else:
             self.labels = rng.integers(0, classes, samples).astype(np.int32)
             signal = rng.normal(size=(classes, 1))[self.labels]
@@ -27,11 +36,15 @@ class MemoryArchive(Archive):
         for i, (name, shape) in enumerate(shapes.items()):
             self.modalities[name] = ModalitySpec(shape, tuple(str(c) for c in range(shape[-1])))
             noise = rng.normal(size=(samples, *shape))
-            self.images[name] = (noise + (i + 1) * signal.reshape(-1, *[1] * len(shape))).astype(np.float32)
+            signal = signal if task == "pixel" else signal.reshape(-1, *[1] * len(shape))
+            self.images[name] = (noise + (i + 1) * signal).astype(np.float32)
         self.attributes = {"region": np.array([f"r{i % 7}" for i in range(samples)])}
 
     def read(self, modality, indices):
         return self.images[modality][self.checked(modality, indices)]
+
+    def read_labels(self, indices):
+        return self.rasters[indices] if self.task == "pixel" else super().read_labels(indices)
 
 
 def ragged_federation(sizes, held, **archive):

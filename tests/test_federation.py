@@ -10,7 +10,8 @@ from sklearn.model_selection import GroupKFold
 from mmfl_jax.errors import UserError
 from mmfl_jax.federation import Federation
 from mmfl_jax.federation.holdout import train_and_test
-from mmfl_jax.federation.partition import partition, sorting_class
+from mmfl_jax.federation.partition import partition
+from mmfl_jax.tasks import task_of
 
 
 def archive(samples=200, task="multiclass", **options):
@@ -74,7 +75,7 @@ def test_a_sample_of_several_labels_goes_by_its_rarest():
     made = archive(samples=4, task="multilabel")
     made.labels = np.array([[1, 1, 0], [1, 0, 1], [1, 1, 1], [0, 0, 0]], np.uint8)
     made.labels[2, 2] = 0  # classes then occur 3, 2 and 1 times
-    assert sorting_class(made).tolist() == [1, 2, 1, -1]
+    assert task_of(made).sorting_class(made.labels).tolist() == [1, 2, 1, -1]
 
 
 def test_by_attribute_makes_a_client_of_every_value():

@@ -8,17 +8,12 @@ from hypothesis import strategies as st
 
 from mmfl_jax.errors import UserError
 from mmfl_jax.federation import Federation
-from mmfl_jax.federation.labels import (
-    flipped_labels,
-    noisy_labels,
-    some_clients,
-    with_flipped_labels,
-    with_noisy_labels,
-)
+from mmfl_jax.federation.labels import some_clients, with_flipped_labels, with_noisy_labels
+from mmfl_jax.tasks import find
 
 
 def noisy(labels, classes, task, share, seed=0, kind="symmetric"):
-    return noisy_labels(labels, classes, task, share, np.random.default_rng(seed), kind)
+    return find(task, classes).noisy(labels, share, np.random.default_rng(seed), kind)
 
 
 def test_a_wrong_class_is_any_other_alike():
@@ -64,18 +59,18 @@ def test_labels_stay_labels(data, classes, task, share, seed):
         labels[0, 0] = 255  # no class: ignored
     before = labels.copy()
     top = 1 if task == "multilabel" else classes - 1
-    for found in (noisy(labels, classes, task, share, seed), flipped_labels(labels, classes, task)):
+    for found in (noisy(labels, classes, task, share, seed), find(task, classes).flipped(labels)):
         assert (found.dtype, found.shape) == (labels.dtype, labels.shape)
         assert found[labels <= top].max(initial=0) <= top
         assert (found[labels > top] == 255).all()
-    assert (flipped_labels(flipped_labels(labels, classes, task), classes, task) == labels).all()
+    assert (find(task, classes).flipped(find(task, classes).flipped(labels)) == labels).all()
     assert (labels == before).all()
     assert (noisy(labels, classes, task, share, seed) == noisy(labels, classes, task, share, seed)).all()
 
 
 def test_a_poisoner_counts_classes_from_the_other_end():
-    assert flipped_labels(np.array([0, 1, 4, -1], np.int32), 5, "multiclass").tolist() == [4, 3, 0, -1]
-    assert flipped_labels(np.array([[1, 0, 0]], np.uint8), 3, "multilabel").tolist() == [[0, 1, 1]]
+    assert find("multiclass", 5).flipped(np.array([0, 1, 4, -1], np.int32)).tolist() == [4, 3, 0, -1]
+    assert find("multilabel", 3).flipped(np.array([[1, 0, 0]], np.uint8)).tolist() == [[0, 1, 1]]
 
 
 SIZES, HELD = [30, 40, 50, 60], [("s1",), ("s2",), ("s1",), ("s1", "s2")]
@@ -160,7 +155,7 @@ def test_some_clients_are_a_share_and_grow_with_it():
         ),
         (
             lambda f: noisy(np.zeros(2, int), 1, "multiclass", 0.1),
-            "--label-noise 0.1: the archive has 1 class; a wrong label needs another",
+            "--label-noise: the archive has 1 class; a wrong label needs another",
         ),
         (lambda f: some_clients(f, -0.1, 0), "--malicious -0.1 is no share of clients; from 0 to 1"),
         (lambda f: some_clients(f, 2, 0, option="x"), "--x 2 is no share of clients"),

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mmfl_jax.engine.batches import Batch
 from mmfl_jax.objectives.infonce import pairs_loss, relay_loss
 from mmfl_jax.objectives.mim import MIM
 from mmfl_jax.objectives.options import MIMOptions
@@ -65,7 +66,7 @@ def output(z):
 
 
 def batch(labels, places=None):
-    return SimpleNamespace(labels=labels, places=places)
+    return Batch({}, labels, labels, places, None)
 
 
 def relay(source):

@@ -4,7 +4,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmfl_jax.objectives.losses import calibration_offsets, task_loss
+from mmfl_jax.errors import UserError
+from mmfl_jax.objectives.calibration import calibration_offsets
+from mmfl_jax.tasks import find
 
 # Samples of each of three classes, then all samples: the client's, and the federation's.
 COUNTS = np.array([6, 0, 2, 8])
@@ -16,7 +18,7 @@ def test_multilabel_is_sigmoid_cross_entropy():
     logits, labels = rng.normal(0, 3, (5, 4)), rng.integers(0, 2, (5, 4))
     p = 1 / (1 + np.exp(-logits))
     expected = -(labels * np.log(p) + (1 - labels) * np.log(1 - p)).mean()
-    found = task_loss("multilabel", jnp.asarray(logits, jnp.float32), jnp.asarray(labels, jnp.uint8))
+    found = find("multilabel", 4).loss(jnp.asarray(logits, jnp.float32), jnp.asarray(labels, jnp.uint8))
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
@@ -25,13 +27,13 @@ def test_multiclass_is_softmax_cross_entropy():
     logits, label = rng.normal(0, 3, (5, 4)), rng.integers(0, 4, 5)
     p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     expected = -np.log(p[np.arange(5), label]).mean()
-    found = task_loss("multiclass", jnp.asarray(logits, jnp.float32), jnp.asarray(np.eye(4)[label], jnp.uint8))
+    found = find("multiclass", 4).loss(jnp.asarray(logits, jnp.float32), jnp.asarray(np.eye(4)[label], jnp.uint8))
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
 def test_unknown_task():
-    with pytest.raises(ValueError, match="task 'pixels' is unknown; one of multilabel, multiclass"):
-        task_loss("pixels", jnp.zeros((1, 2)), jnp.zeros((1, 2)))
+    with pytest.raises(UserError, match="task 'pixels' is unknown; one of multilabel, multiclass, pixel"):
+        find("pixels", 2)
 
 
 def evidence(task, counts):
@@ -52,27 +54,29 @@ def test_offsets_are_those_of_the_formula(kind, task, strength):
         "share": evidence(task, COUNTS),
         "relative": evidence(task, COUNTS) - evidence(task, TOTALS),
     }[kind]
-    found = calibration_offsets(kind, task, jnp.asarray(COUNTS), jnp.asarray(TOTALS), strength)
+    found = calibration_offsets(kind, find(task, 3), jnp.asarray(COUNTS), jnp.asarray(TOTALS), strength)
     assert found.dtype == jnp.float32
     np.testing.assert_allclose(found, strength * expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("task", ["multilabel", "multiclass"])
 def test_relative_offsets_spare_a_client_like_the_federation(task):
-    mine = calibration_offsets("relative", task, jnp.asarray(TOTALS), jnp.asarray(TOTALS), 1.0)
+    mine = calibration_offsets("relative", find(task, 3), jnp.asarray(TOTALS), jnp.asarray(TOTALS), 1.0)
     np.testing.assert_array_equal(mine, 0)
     # A tenth of the federation with the same shares differs by no more than half a sample does.
-    tenth = calibration_offsets("relative", task, jnp.asarray(TOTALS // 10), jnp.asarray(TOTALS), 1.0)
+    tenth = calibration_offsets("relative", find(task, 3), jnp.asarray(TOTALS // 10), jnp.asarray(TOTALS), 1.0)
     assert np.abs(tenth).max() < 0.25
 
 
 def test_offsets_of_many_clients_are_those_of_each():
     counts = jnp.asarray(np.stack([COUNTS, TOTALS, COUNTS[::-1]]))
-    together = calibration_offsets("relative", "multiclass", counts, jnp.asarray(TOTALS), 1.0)
+    together = calibration_offsets("relative", find("multiclass", 3), counts, jnp.asarray(TOTALS), 1.0)
     for row, alone in zip(together, counts):
-        np.testing.assert_allclose(row, calibration_offsets("relative", "multiclass", alone, jnp.asarray(TOTALS), 1.0))
+        np.testing.assert_allclose(
+            row, calibration_offsets("relative", find("multiclass", 3), alone, jnp.asarray(TOTALS), 1.0)
+        )
 
 
 def test_unknown_calibration():
     with pytest.raises(ValueError, match="logit calibration 'fedcl' is unknown; one of none, fedlc, share, relative"):
-        calibration_offsets("fedcl", "multiclass", jnp.asarray(COUNTS), jnp.asarray(TOTALS), 1.0)
+        calibration_offsets("fedcl", find("multiclass", 3), jnp.asarray(COUNTS), jnp.asarray(TOTALS), 1.0)

@@ -9,9 +9,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from sklearn import metrics as reference
 
-from mmfl_jax.evaluation.metrics import (
+from mmfl_jax.tasks.metrics import (
     average_precision,
-    most_frequent_baseline,
+    confusion_metrics,
+    most_frequent_class,
+    most_frequent_labels,
     multiclass_metrics,
     multilabel_metrics,
 )
@@ -113,7 +115,7 @@ def test_average_precision_of_all_ties_is_the_share_of_positives():
 def test_multilabel_baseline_is_the_best_set_of_frequent_labels(case, seed):
     test = case[0]
     train = (np.random.default_rng(seed).random((9, test.shape[1])) < 0.4).astype(np.uint8)
-    ours = most_frequent_baseline("multilabel", train, test)
+    ours = most_frequent_labels(train, test)
     order = np.argsort(-train.sum(axis=0).astype(int), kind="stable")
 
     def fixed(size, rows):
@@ -132,12 +134,30 @@ def test_multilabel_baseline_is_the_best_set_of_frequent_labels(case, seed):
 
 
 def test_multiclass_baseline_is_the_most_frequent_class():
-    ours = most_frequent_baseline("multiclass", [2, 2, 1], [2, 0, 0, 1], classes=5)
+    ours = most_frequent_class([2, 2, 1], [2, 0, 0, 1], 5)
     assert ours["accuracy"] == 0.25
     assert ours["support"] == [2, 1, 1, 0, 0]
     assert ours["f1_per_class"] == [0, 0, pytest.approx(0.4), None, None]
     assert "most frequent class" in ours["rule"]
-    assert len(most_frequent_baseline("multiclass", [2, 2, 1], [0])["support"]) == 3
+
+
+@SETTINGS
+@hypothesis.given(st.data(), st.integers(2, 6), st.integers(1, 40))
+def test_scores_of_a_confusion_matrix_are_those_of_its_pixels(data, classes, pixels):
+    elements = st.integers(0, classes - 1)
+    truth = data.draw(hnp.arrays(np.int64, pixels, elements=elements))
+    found = data.draw(hnp.arrays(np.int64, pixels, elements=elements))
+    ours = confusion_metrics(reference.confusion_matrix(truth, found, labels=range(classes)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of classes without a label, which both leave out
+        present = np.union1d(truth, found)
+        assert ours["miou"] == pytest.approx(reference.jaccard_score(truth, found, labels=present, average="macro"))
+        each = reference.jaccard_score(truth, found, labels=range(classes), average=None, zero_division=0)
+        assert ours["f1_macro"] == pytest.approx(reference.f1_score(truth, found, average="macro"))
+        assert ours["balanced_accuracy"] == pytest.approx(reference.balanced_accuracy_score(truth, found))
+    assert ours["accuracy"] == pytest.approx(reference.accuracy_score(truth, found))
+    for c, value in enumerate(ours["iou_per_class"]):
+        assert value == (pytest.approx(each[c]) if c in present else None)
 
 
 @pytest.mark.parametrize(
@@ -154,9 +174,10 @@ def test_multiclass_baseline_is_the_most_frequent_class():
         (lambda: multiclass_metrics([0.5], [[0.1, 0.9]]), "integers"),
         (lambda: multiclass_metrics([0], [0.1, 0.9]), "scores must be"),
         (lambda: multiclass_metrics([0], [[np.nan, 0.9]]), "NaN"),
-        (lambda: most_frequent_baseline("ranking", [0], [0]), "task"),
-        (lambda: most_frequent_baseline("multilabel", [[0, 1]], [[1]]), "differ in classes"),
-        (lambda: most_frequent_baseline("multiclass", [-3], [0]), "0 or more"),
+        (lambda: confusion_metrics([[1, 2]]), "square"),
+        (lambda: confusion_metrics(np.zeros((2, 2))), "not empty"),
+        (lambda: most_frequent_labels([[0, 1]], [[1]]), "differ in classes"),
+        (lambda: most_frequent_class([-3], [0], 2), r"lie in \[0, 2\)"),
     ],
 )
 def test_bad_input_is_refused(call, message):

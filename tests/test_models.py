@@ -145,11 +145,17 @@ def test_encoder_that_does_not_fit(name, shape, message):
         make_encoder(name, shape, 0, Normalization(), nnx.Rngs(0))
 
 
-def test_features_of_different_lengths_cannot_be_averaged():
+def test_features_of_different_lengths_are_brought_to_the_longest():
     design = ModelDesign({"image": (8, 8, 2), "vector": (5,)}, 3)
-    make = lambda: MultiModalModel(design, ("image", "vector"), nnx.Rngs(0))
-    with pytest.raises(UserError, match=r"--fusion mean needs features of one length.*'image': 64, 'vector': 128"):
-        nnx.eval_shape(make)
+    model = MultiModalModel(design, ("image", "vector"), nnx.Rngs(0))
+    assert model.head.kernel.shape == (128, 3)
+    assert model.adapters["image"].kernel.shape == (64, 128)
+    assert list(model.adapters) == ["image"]
+    inputs = {"image": jnp.ones((2, 8, 8, 2)), "vector": jnp.ones((2, 5))}
+    for held in ({"image"}, {"vector"}, {"image", "vector"}):
+        assert model({m: inputs[m] for m in held}, train=False).logits.shape == (2, 3)
+    # A client of one modality has a head of the same length.
+    assert MultiModalModel(design, ("image",), nnx.Rngs(0)).head.kernel.shape == (128, 3)
 
 
 def test_unified_needs_modalities_of_one_extent():

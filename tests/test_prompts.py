@@ -85,7 +85,7 @@ def test_alignment_is_one_minus_the_mean_cosine():
     one_hot = jnp.eye(5)[labels]
     np.testing.assert_allclose(cmfac(jnp.asarray(cosines), one_hot), mismatch, rtol=1e-5)
     assert pacl(jnp.asarray(texts[:1])) == 0
-    output, batch = Output(None, {}, jnp.asarray(texts), jnp.asarray(cosines)), SimpleNamespace(labels=one_hot)
+    output, batch = Output(None, {}, jnp.asarray(texts), jnp.asarray(cosines)), SimpleNamespace(classes=one_hot)
     np.testing.assert_allclose(PACL(2.0).loss(output, batch, {}), distance, rtol=1e-5)
     np.testing.assert_allclose(CMFAC(3.0).loss(output, batch, {}), mismatch, rtol=1e-5)
 
@@ -140,7 +140,7 @@ def test_a_local_step_descends_the_loss_as_it_is_written():
     client = Client(sim.program, 0, sim.state, kept, facts)
     rng = np.random.default_rng(0)
     images, labels = rng.normal(size=(16, 64)).astype(np.float32), np.eye(3)[rng.integers(0, 3, 16)]
-    batch = Batch({"features": jnp.asarray(images)}, jnp.asarray(labels), jnp.arange(16), None)
+    batch = Batch({"features": jnp.asarray(images)}, jnp.asarray(labels), jnp.asarray(labels), jnp.arange(16), None)
     local = begin(client, batch)
     after, losses, _ = jax.jit(lambda: local_step(client, local, jnp.int32(0), batch))()
     local = local._replace(params={**local.params, **local.private})

@@ -117,16 +117,42 @@ def test_images_with_batch_statistics_equal_the_python_loop_though_nobody_holds_
     assert_close(sim.state, expected)
 
 
-def test_streamed_equals_resident():
+@pytest.mark.parametrize(
+    ("chunk_size", "options"),
+    [
+        (2, {"method": "mf+fw+mim", "class_weights": "balanced", "dice_weight": 0.5, "logit_calibration": "relative"}),
+        (1, {"method": "mf+mim", "mim_level": "pixel", "decoder": "fpn", "encoder": "s1=resnet8,s2=resnet18"}),
+        (2, {"method": "separate", "algorithm": "scaffold", "flips": True, "crop": 6}),
+    ],
+    ids=["mf+fw+mim", "pixels", "separate"],
+)
+def test_labels_by_pixel_equal_the_python_loop(chunk_size, options):
+    federation = ragged_federation([2, 5, 9], [("s1",), ("s2",), ("s1",)], task="pixel")
+    sim = simulation(federation, **{"width": 4, "batch_size": 4, "chunk_size": chunk_size, **options})
+    expected = reference_state(sim, rounds=2)
+    sim.run_round()
+    sim.run_round()
+    assert_close(sim.state, expected, 1e-4)
+    assert 0 < sim.evaluate()["s1+s2"]["miou"] <= 1
+
+
+def test_streamed_equals_resident(monkeypatch):
     shapes = {"s1": (512, 2), "s2": (512, 3)}
     federation = ragged_federation([40, 30, 50, 60, 10, 20] * 4, SINGLE * 4, shapes=shapes, seed=1)  # as above
     options = {"method": "mf+fw+mim", "batch_size": 16}
     resident, streamed = simulation(federation, **options), simulation(federation, stream_mb=2, **options)
     waves = list(streamed.execution._waves(streamed.cohort(0).members))
     assert len(waves) > 2
+    load, loads = streamed.execution._load, []
+    monkeypatch.setattr(streamed.execution, "_load", lambda *wave: loads.append(1) or load(*wave))
+    streamed.compile()
+    loads.clear()
     for sim in (resident, streamed):
         rows = [sim.run_round() for _ in range(2)]
         assert rows[0]["client_steps"] == resident._steps[0].sum() + resident._steps[1].sum()
+    # The first wave of a round is read while the round before ends, and once.
+    assert len(loads) == 2 * len(waves) + 1
+    assert 0 <= rows[1]["device_waiting"] < 1
     assert_close(streamed.state, resident.state, 2e-5)
 
 

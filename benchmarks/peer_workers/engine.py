@@ -12,7 +12,7 @@ import protocol
 import workloads
 from flax import nnx
 
-from mmfl_jax import Simulation, Study, ops
+from mmfl_jax import Simulation, Study, ops, tasks
 from mmfl_jax.archives.base import Archive, ModalitySpec
 from mmfl_jax.engine.round import client_seeds
 from mmfl_jax.engine.shuffle import batch_positions
@@ -26,8 +26,12 @@ class Samples(Archive):
     def __init__(self, work: workloads.Workload, arrays: workloads.Arrays):
         self.name, self.task, self.notes, self.splits, self.attributes = "workload", work.task, {}, None, {}
         self.class_names = tuple(f"class {i}" for i in range(work.classes))
-        labels = arrays["labels"].reshape(-1, work.classes)
-        self.labels = labels if work.task == "multilabel" else labels.argmax(axis=-1).astype(np.int32)
+        labels = arrays["labels"].reshape(-1, arrays["labels"].shape[-1])
+        if work.task == "pixel":
+            self._rasters = arrays["labels"].reshape(-1, *arrays["labels"].shape[2:])
+            self.labels = tasks.find("pixel", work.classes).table(self._rasters)
+        else:
+            self.labels = labels if work.task == "multilabel" else labels.argmax(axis=-1).astype(np.int32)
         self.modalities, self._images, self._first = {}, {}, {}
         for m, shape in work.shapes.items():
             channels = tuple(map(str, range(shape[-1])))
@@ -40,6 +44,10 @@ class Samples(Archive):
     def read(self, modality: str, indices: np.ndarray) -> np.ndarray:
         """Return ``[n, *shape]`` of samples whose client holds the modality."""
         return self._images[modality][self.checked(modality, indices) - self._first[modality]]
+
+    def read_labels(self, indices: np.ndarray) -> np.ndarray:
+        """Return the labels of samples."""
+        return self._rasters[indices] if self.task == "pixel" else super().read_labels(indices)
 
 
 class CNN(nnx.Module):
@@ -71,7 +79,7 @@ def study(work: workloads.Workload, **options: Any) -> Study:
     """Return the study that does the workload."""
     return Study.of(
         method="mf+fw+mim" if work.model == "resnet18" else "mf",
-        encoder="auto" if work.model == "cnn" else work.model,
+        encoder={"cnn": "auto", "unet": "resnet18"}.get(work.model, work.model),
         norm="none" if work.model == "mlp" else "batch",
         client_optimizer="sgd",
         client_learning_rate=work.rate,

@@ -44,8 +44,8 @@ class Whitening(nn.Module):
         return y.reshape(batch, height, width, channels).permute(0, 3, 1, 2)
 
 
-def _norm(channels: int, stage: int) -> nn.Module:
-    if stage <= 1:
+def _norm(channels: int, whitened: bool) -> nn.Module:
+    if whitened:
         return Whitening(channels)
     norm = nn.BatchNorm2d(channels, momentum=workloads.MOMENTUM)
     norm.num_batches_tracked = None  # one operation less a step
@@ -55,14 +55,14 @@ def _norm(channels: int, stage: int) -> nn.Module:
 class Block(nn.Module):
     """Add to the input what two 3x3 convolutions make of it."""
 
-    def __init__(self, inputs: int, outputs: int, stride: int, stage: int):
+    def __init__(self, inputs: int, outputs: int, stride: int, whitened: bool):
         super().__init__()
         conv = lambda size, s, kernel: nn.Conv2d(size, outputs, kernel, s, padding=0, bias=False)
         self.convs = nn.ModuleList([conv(inputs, stride, 3), conv(outputs, 1, 3)])
-        self.norms = nn.ModuleList([_norm(outputs, stage), _norm(outputs, stage)])
+        self.norms = nn.ModuleList([_norm(outputs, whitened), _norm(outputs, whitened)])
         changes = stride != 1 or inputs != outputs
         self.shortcut = conv(inputs, stride, 1) if changes else None
-        self.shortcut_norm = _norm(outputs, stage) if changes else None
+        self.shortcut_norm = _norm(outputs, whitened) if changes else None
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the block's output."""
@@ -85,26 +85,78 @@ def _same(conv: nn.Conv2d, x: Tensor) -> Tensor:
 
 
 class ResNet(nn.Module):
-    """ResNet-18 for small patches: a 3x3 stem, no pooling before the last mean."""
+    """ResNet-18 for small patches: a 3x3 stem, no pooling before the last mean; whitened in stem and first stage."""
 
-    def __init__(self, channels: int):
+    def __init__(self, channels: int, whitened: bool = True):
         super().__init__()
         width = workloads.STAGES[0][1]
         self.stem = nn.Conv2d(channels, width, 3, bias=False)
-        self.stem_norm = _norm(width, 0)
+        self.stem_norm = _norm(width, whitened)
         blocks, inputs = [], width
         for stage, (count, outputs, stride) in enumerate(workloads.STAGES, start=1):
             for i in range(count):
-                blocks.append(Block(inputs, outputs, stride if i == 0 else 1, stage))
+                blocks.append(Block(inputs, outputs, stride if i == 0 else 1, whitened and stage == 1))
                 inputs = outputs
         self.blocks = nn.ModuleList(blocks)
 
+    def maps(self, x: Tensor) -> list[Tensor]:
+        """Return the maps of the stages, the finest first."""
+        x = functional.relu_(self.stem_norm(_same(self.stem, x)))
+        found, ends = [], np.cumsum([count for count, _, _ in workloads.STAGES])
+        for i, block in enumerate(self.blocks, start=1):
+            x = block(x)
+            if i in ends:
+                found.append(x)
+        return found
+
     def forward(self, x: Tensor) -> Tensor:
         """Return features ``[batch, 512]``."""
-        x = functional.relu_(self.stem_norm(_same(self.stem, x)))
-        for block in self.blocks:
-            x = block(x)
-        return x.mean(dim=(2, 3))
+        return self.maps(x)[-1].mean(dim=(2, 3))
+
+
+class _Step(nn.Module):
+    def __init__(self, inputs: int, outputs: int):
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
+        self.norm = _norm(outputs, False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.relu_(self.norm(self.conv(x)))
+
+
+class UNet(nn.Module):
+    """Bring the maps of the stages together, from the coarsest to the finest."""
+
+    def __init__(self):
+        super().__init__()
+        widths = [outputs for _, outputs, _ in workloads.STAGES]
+        pairs = list(zip(widths[:0:-1], widths[-2::-1]))
+        self.first = nn.ModuleList([_Step(coarser + finer, finer) for coarser, finer in pairs])
+        self.second = nn.ModuleList([_Step(finer, finer) for _, finer in pairs])
+
+    def forward(self, maps: list[Tensor]) -> Tensor:
+        """Return a map as fine as the finest."""
+        x = maps[-1]
+        for skip, first, second in zip(maps[-2::-1], self.first, self.second):
+            x = second(first(torch.cat([functional.interpolate(x, scale_factor=2), skip], dim=1)))
+        return x
+
+
+class Segmentation(nn.Module):
+    """The multi-modal model of labels by pixel with what some modalities need; one is seen at a time."""
+
+    def __init__(self, work: workloads.Workload, held: Sequence[str]):
+        super().__init__()
+        self.encoders = nn.ModuleDict({m: ResNet(work.shapes[m][-1], False) for m in held})
+        self.decoders = nn.ModuleDict({m: UNet() for m in held})
+        self.head = nn.Linear(workloads.STAGES[0][1], work.classes)
+        self.first = held[0]
+
+    def forward(self, x: Tensor, modality: str = "") -> tuple[Tensor, None]:
+        """Return logits ``[batch, classes, height, width]``, and no projection."""
+        modality = modality or self.first
+        x = self.decoders[modality](self.encoders[modality].maps(x))
+        return functional.conv2d(x, self.head.weight[:, :, None, None], self.head.bias), None
 
 
 class MLP(nn.Module):
@@ -174,5 +226,6 @@ class MultiModal(nn.Module):
 
 def make(work: workloads.Workload, held: Sequence[str], channels_last: bool) -> nn.Module:
     """Return the model of the holder of some modalities."""
-    model = CNN(workloads.variable_shapes(work)) if work.model == "cnn" else MultiModal(work, held)
+    made = {"cnn": lambda: CNN(workloads.variable_shapes(work)), "unet": lambda: Segmentation(work, held)}
+    model = made.get(work.model, lambda: MultiModal(work, held))()
     return model.to(memory_format=torch.channels_last) if channels_last else model

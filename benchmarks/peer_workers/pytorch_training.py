@@ -56,12 +56,13 @@ def loss(work: workloads.Workload, output: tuple[Tensor, Tensor | None], labels:
     Args:
       work: the workload.
       output: logits and projections.
-      labels: ``[batch]`` class numbers, or ``[batch, classes]`` float32 of 0/1 for ``multilabel``.
+      labels: ``[batch]`` class numbers, by pixel ``[batch, height, width]``, or ``[batch, classes]`` float32 of 0/1 for
+        ``multilabel``.
       keys: ``[classes, d]`` prototypes of the other modality, None without MIM.
     """
     logits, z = output
-    if work.task == "multiclass":
-        return functional.cross_entropy(logits, labels)
+    if work.task != "multilabel":
+        return functional.cross_entropy(logits, labels, ignore_index=workloads.IGNORED)
     task = functional.binary_cross_entropy_with_logits(logits, labels)
     if z is None or keys is None:
         return task
@@ -78,7 +79,8 @@ class Samples:
     def __init__(self, work: workloads.Workload, folder: pathlib.Path, channels_last: bool):
         arrays = workloads.read(folder, "data")
         labels = torch.from_numpy(arrays["labels"])
-        self.labels = labels.float() if work.task == "multilabel" else labels.argmax(dim=-1)
+        known = {"multilabel": labels.float, "pixel": labels.long}
+        self.labels = known.get(work.task, lambda: labels.argmax(dim=-1))()
         self.order = torch.from_numpy(workloads.positions(folder)).long()
         self.nhwc = channels_last and work.model != "mlp"
         self.images: dict[int, Tensor] = {}
@@ -127,8 +129,8 @@ class Server:
         holders = {m: len(self.work.clients_of(m)) for m in self.work.modalities}
         centres, moments = {}, {}
         for name, value in self.state.items():
-            parts = name.split(".")
-            count = holders[parts[1]] if parts[0] in ("encoders", "projectors") else self.work.clients
+            holder = workloads.owner(self.work, name.replace(".", "/"))
+            count = holders[holder] if holder else self.work.clients
             mean = sums[name] / count
             if "running" in name:
                 centres[name], moments[name] = value, mean

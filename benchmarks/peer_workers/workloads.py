@@ -14,6 +14,7 @@ import numpy as np
 
 Arrays = dict[str, np.ndarray]
 
+IGNORED = 255  # label of a pixel without one
 GROUP = 4  # channels that are whitened together
 PROJECTION = 64
 TEMPERATURE = 0.1
@@ -32,9 +33,9 @@ class Workload:
 
     Attributes:
       name: on the command line.
-      model: ``cnn``, ``resnet18`` (MF+FW+MIM) or ``mlp``.
+      model: ``cnn``, ``resnet18`` (MF+FW+MIM), ``mlp`` or ``unet`` (MF, a U-Net on ResNet-18).
       shapes: of a sample, by modality; the clients are dealt to modalities in equal, consecutive shares.
-      task: ``multiclass`` or ``multilabel``.
+      task: ``multiclass``, ``multilabel`` or ``pixel``.
       classes: number of them.
       clients: in a round.
       steps: local steps.
@@ -75,6 +76,7 @@ WORKLOADS = {
     "a": Workload("a", "cnn", {"rgb": (32, 32, 3)}, "multiclass", 10, 32, 5, 10, 0.002),
     "b": Workload("b", "resnet18", {"s1": (60, 60, 2), "s2": (60, 60, 10)}, "multilabel", 19, 16, 4, 16, 0.003),
     "c": Workload("c", "mlp", {"series": (12, 11)}, "multiclass", 8, 1000, 2, 8, 0.05),
+    "d": Workload("d", "unet", {"s1": (64, 64, 2), "s2": (64, 64, 10)}, "pixel", 10, 8, 2, 8, 0.003),
 }
 
 
@@ -89,7 +91,7 @@ def data(work: Workload) -> Arrays:
 
     Returns:
       ``images/MODALITY`` float32 ``[holders, samples, *shape]`` and ``labels`` ``[clients, samples, classes]`` uint8 of
-      0/1, one-hot for ``multiclass``.
+      0/1, one-hot for ``multiclass``; for ``pixel`` class numbers ``[clients, samples, height, width]``, 255 for none.
     """
     rng = np.random.default_rng(1)
     out: Arrays = {}
@@ -99,6 +101,10 @@ def data(work: Workload) -> Arrays:
     size = (work.clients, work.samples)
     if work.task == "multilabel":
         out["labels"] = (rng.random((*size, work.classes)) < 0.2).astype(np.uint8)
+    elif work.task == "pixel":
+        size = (*size, *next(iter(work.shapes.values()))[:2])
+        labels = rng.integers(0, work.classes, size).astype(np.uint8)
+        out["labels"] = np.where(rng.random(size) < 0.05, np.uint8(IGNORED), labels)
     else:
         out["labels"] = np.eye(work.classes, dtype=np.uint8)[rng.integers(0, work.classes, size)]
     return out
@@ -124,20 +130,30 @@ def _norm_shapes(path: str, channels: int, whitened: bool) -> dict[str, tuple[in
     return {f"{path}/{name}": shape for name, shape in named.items()}
 
 
-def _resnet_shapes(path: str, channels: int) -> dict[str, tuple[int, ...]]:
+def _unet_shapes(path: str) -> dict[str, tuple[int, ...]]:
+    out: dict[str, tuple[int, ...]] = {}
+    widths = [outputs for _, outputs, _ in STAGES]
+    for i, (coarser, finer) in enumerate(zip(widths[:0:-1], widths[-2::-1])):
+        for step, inputs in (("first", coarser + finer), ("second", finer)):
+            out[f"{path}/{step}/{i}/conv/kernel"] = (3, 3, inputs, finer)
+            out |= _norm_shapes(f"{path}/{step}/{i}/norm", finer, False)
+    return out
+
+
+def _resnet_shapes(path: str, channels: int, whitened: bool) -> dict[str, tuple[int, ...]]:
     width = STAGES[0][1]
     out: dict[str, tuple[int, ...]] = {f"{path}/stem/kernel": (3, 3, channels, width)}
-    out |= _norm_shapes(f"{path}/stem_norm", width, True)
+    out |= _norm_shapes(f"{path}/stem_norm", width, whitened)
     inputs, number = width, 0
     for stage, (blocks, outputs, stride) in enumerate(STAGES):
         for i in range(blocks):
             block = f"{path}/blocks/{number}"
             for j, channels_in in enumerate((inputs, outputs)):
                 out[f"{block}/convs/{j}/kernel"] = (3, 3, channels_in, outputs)
-                out |= _norm_shapes(f"{block}/norms/{j}", outputs, stage == 0)
+                out |= _norm_shapes(f"{block}/norms/{j}", outputs, whitened and stage == 0)
             if i == 0 and (stride != 1 or inputs != outputs):
                 out[f"{block}/shortcut/kernel"] = (1, 1, inputs, outputs)
-                out |= _norm_shapes(f"{block}/shortcut_norm", outputs, stage == 0)
+                out |= _norm_shapes(f"{block}/shortcut_norm", outputs, whitened and stage == 0)
             inputs, number = outputs, number + 1
     return out
 
@@ -151,13 +167,15 @@ def variable_shapes(work: Workload) -> dict[str, tuple[int, ...]]:
     if work.model == "cnn":
         return _conv_shapes(work)
     out: dict[str, tuple[int, ...]] = {}
-    features = HIDDEN if work.model == "mlp" else STAGES[-1][1]
+    features = {"mlp": HIDDEN, "unet": STAGES[0][1]}.get(work.model, STAGES[-1][1])
     for m, shape in work.shapes.items():
         if work.model == "mlp":
             out |= _dense(f"encoders/{m}/first", int(np.prod(shape)), HIDDEN)
             out |= _dense(f"encoders/{m}/second", HIDDEN, HIDDEN)
+        elif work.model == "unet":
+            out |= _resnet_shapes(f"encoders/{m}", shape[-1], False) | _unet_shapes(f"decoders/{m}")
         else:
-            out |= _resnet_shapes(f"encoders/{m}", shape[-1])
+            out |= _resnet_shapes(f"encoders/{m}", shape[-1], True)
             out |= _dense(f"projectors/{m}/hidden", features, features)
             out |= _dense(f"projectors/{m}/out", features, PROJECTION)
     return out | _dense("head", features, work.classes)
@@ -171,7 +189,7 @@ def is_moment(name: str) -> bool:
 def owner(work: Workload, name: str) -> str:
     """Return the modality whose clients hold a variable, empty for all clients."""
     parts = name.split("/")
-    return parts[1] if parts[0] in ("encoders", "projectors") else ""
+    return parts[1] if parts[0] in ("encoders", "decoders", "projectors") else ""
 
 
 def initial(work: Workload) -> Arrays:

@@ -8,25 +8,50 @@ import jax.numpy as jnp
 Array = jax.Array
 
 
-def augmented(images: dict[str, Array], key: Array, *, flips: bool, mask_dates: float) -> dict[str, Array]:
-    """Return a batch varied; a modality without the axes in question is left as it is.
+def augmented(
+    images: dict[str, Array],
+    labels: Array,
+    key: Array,
+    *,
+    flips: bool,
+    mask_dates: float,
+    crop: int = 0,
+    spatial: bool = False,
+) -> tuple[dict[str, Array], Array]:
+    """Return a batch varied, and its labels; a modality without the axes in question is left as it is.
 
     Args:
-      images: ``[batch, *shape]`` by modality, the images of one place turned alike.
+      images: ``[batch, *shape]`` by modality, the images of one place cropped and turned alike.
+      labels: ``[batch, ...]``.
       key: of the draws.
       flips: turn each image into one of its eight mirror images and quarter turns (four, if it is not square). Seen
         from above there is no up.
       mask_dates: the share of a series' dates that is hidden, each sample's own: they take the mean's value, 0, as
         missing observations do (time masking, Park et al., "SpecAugment", Interspeech 2019).
+      crop: pixels a side of a random part that is taken instead of the whole image; 0 for the whole.
+      spatial: whether labels lie on the pixels, ``[batch, height, width]``, and move with them.
     """
-    out = dict(images)
+    layers = {m: x for m, x in images.items() if x.ndim == 4} | ({"": labels[..., None]} if spatial else {})
+    if crop:
+        layers = _cropped(layers, crop, jax.random.fold_in(key, len(images)))
+    if flips:
+        layers = {m: _turn(x, key) for m, x in layers.items()}
+    labels = layers.pop("")[..., 0] if spatial else labels
+    out = {**images, **layers}
     for i, (m, x) in enumerate(images.items()):
-        if x.ndim == 4 and flips:
-            out[m] = _turn(x, key)
-        elif x.ndim == 3 and mask_dates:
+        if x.ndim == 3 and mask_dates:
             kept = jax.random.bernoulli(jax.random.fold_in(key, i), 1 - mask_dates, (*x.shape[:2], 1))
             out[m] = x * kept.astype(x.dtype)
-    return out
+    return out, labels
+
+
+def _cropped(layers: dict[str, Array], side: int, key: Array) -> dict[str, Array]:
+    """Return ``[batch, side, side, channels]`` of every layer, of one random place a sample."""
+    batch, height, width, _ = next(iter(layers.values())).shape
+    top = jax.random.randint(key, (batch,), 0, height - side + 1)
+    left = jax.random.randint(jax.random.fold_in(key, 1), (batch,), 0, width - side + 1)
+    cut = lambda x, i, j: jax.lax.dynamic_slice(x, (i, j, 0), (side, side, x.shape[-1]))
+    return {m: jax.vmap(cut)(x, top, left) for m, x in layers.items()}
 
 
 def _turn(x: Array, key: Array) -> Array:

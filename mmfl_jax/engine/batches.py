@@ -23,7 +23,7 @@ class GroupData:
 
     Attributes:
       images: ``[samples, *shape]`` by modality of the group, normalised.
-      labels: ``[samples, classes]`` uint8 of 0/1 (one-hot for ``multiclass``).
+      labels: ``[samples, ...]`` uint8: the task's targets.
       places: ``[samples]`` int32 slots of the relay, for MIM by places; else None.
       begins: ``[clients]`` int32: the first sample of each client.
       sizes: ``[clients]`` int32: its number of samples.
@@ -43,10 +43,19 @@ class GroupData:
 
 
 class Batch(NamedTuple):
-    """Hold one client's batch: ``[batch, ...]`` each, ``places`` telling places apart; ``offset`` is ``[classes]``."""
+    """Hold one client's batch.
+
+    Attributes:
+      images: ``[batch, *shape]`` by modality.
+      labels: ``[batch, ...]``: the task's targets.
+      classes: ``[batch, classes]`` of 0 and 1: which classes each sample has.
+      places: ``[batch]``: tell places apart.
+      offset: ``[classes]``, added to logits; None for none.
+    """
 
     images: dict[str, Array]
     labels: Array
+    classes: Array
     places: Array
     offset: Array | None
 
@@ -73,9 +82,12 @@ def draw_batch(
     """
     rows = batch_rows(program, data, client, seed, step) if rows is None else rows
     images = {m: images[rows] for m, images in data.images.items()}
+    key = jax.random.fold_in(jax.random.key(seed), step)
+    images, labels = program.augmentation(images, data.labels[rows], key)
     return Batch(
-        program.augmentation(images, jax.random.fold_in(jax.random.key(seed), step)),
-        data.labels[rows],
+        images,
+        labels,
+        program.task.presence(labels),
         rows if data.places is None else data.places[rows],
         None if data.offsets is None else data.offsets[client],
     )

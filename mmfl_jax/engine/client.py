@@ -129,7 +129,7 @@ class _Forward:
         model = template.module({**params, **self.private}, self.stats, state.frozen)
         output = model(batch.images, train=True)
         logits = output.logits if batch.offset is None else output.logits + batch.offset
-        losses = {"task": program.loss(logits, batch.labels)}
+        losses = {"task": program.task.loss(logits, batch.labels)}
         total = losses["task"]
         for objective in program.objectives:
             losses[objective.name] = objective.loss(output, batch, state.objectives[objective.name])

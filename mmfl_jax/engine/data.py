@@ -15,7 +15,8 @@ from mmfl_jax.errors import UserError
 from mmfl_jax.federation import Federation
 from mmfl_jax.federation.federation import Group
 from mmfl_jax.federation.ragged import row_numbers
-from mmfl_jax.objectives.losses import calibration_offsets
+from mmfl_jax.objectives.calibration import calibration_offsets
+from mmfl_jax.tasks import task_of
 
 # Samples read at once: bounds the host's memory beside the result.
 _READ = 512
@@ -139,19 +140,11 @@ def _trusted(count: np.ndarray, total: np.ndarray, squares: np.ndarray) -> np.nd
     return kept
 
 
-def multi_hot(federation: Federation, group: int) -> np.ndarray:
-    """Return ``[samples, classes]`` uint8 of 0/1 of a group's labels; one-hot for ``multiclass``."""
-    archive, labels = federation.archive, federation.labels(federation.groups[group])
-    if archive.task == "multilabel":
-        return np.ascontiguousarray(labels, np.uint8)
-    return (labels[:, None] == np.arange(len(archive.class_names))).astype(np.uint8)
-
-
 def group_data(
     federation: Federation,
     normalizer: Normalizer,
     *,
-    read_images: bool = True,
+    resident: bool = True,
     places: bool = False,
     calibration: str = "none",
     calibration_strength: float = 1.0,
@@ -162,27 +155,27 @@ def group_data(
     Args:
       federation: the clients.
       normalizer: of their images.
-      read_images: False leaves ``images`` empty, to be read wave by wave.
+      resident: False leaves images and labels empty, to be read wave by wave.
       places: whether the relay has a slot for every place.
-      calibration: of client logits (:func:`mmfl_jax.objectives.losses.calibration_offsets`).
+      calibration: of client logits (:func:`mmfl_jax.objectives.calibration.calibration_offsets`).
       calibration_strength: of it.
       attack: ``[clients]`` what each client's change is multiplied with; None where all are honest.
     """
-    archive = federation.archive
+    archive, task = federation.archive, task_of(federation.archive)
     counts = [federation.label_counts(group) for group in federation.groups]
     totals = np.sum([c.sum(axis=0) for c in counts], axis=0)
     out = []
-    for g, (group, count) in enumerate(zip(federation.groups, counts)):
+    for group, count in zip(federation.groups, counts):
         offsets = None
         if calibration != "none":
             offset = calibration_offsets(
-                calibration, archive.task, jnp.asarray(count), jnp.asarray(totals), calibration_strength
+                calibration, task, jnp.asarray(count), jnp.asarray(totals), calibration_strength
             )
             offsets = np.asarray(offset)
         out.append(
             GroupData(
-                images={m: normalizer.read(archive, m, group.samples) for m in group.modalities if read_images},
-                labels=multi_hot(federation, g),
+                images={m: normalizer.read(archive, m, group.samples) for m in group.modalities if resident},
+                labels=task.encode(federation.labels(group, slice(None if resident else 0))),
                 places=federation.slots(group).astype(np.int32) if places else None,
                 begins=group.offsets[:-1].astype(np.int32),
                 sizes=group.sizes.astype(np.int32),

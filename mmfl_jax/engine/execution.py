@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -26,6 +27,7 @@ from mmfl_jax.federation import Federation
 Array = jax.Array
 Members = list[np.ndarray]
 Cost = dict[str, Any]
+Load = tuple[tuple[GroupData, ...], tuple[GroupPlan, ...], Cost]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,9 +43,10 @@ class Cohort:
         take = lambda columns: [values[c] for values, c in zip(columns, chosen)]
         return Cohort(take(self.members), take(self.steps), take(self.delays))
 
-    def columns(self) -> list[np.ndarray]:
-        """Return all arrays."""
-        return [*self.members, *self.steps, *self.delays]
+    def same(self, other: Cohort) -> bool:
+        """Return whether another cohort is of the same clients, steps and delays."""
+        columns = lambda cohort: [*cohort.members, *cohort.steps, *cohort.delays]
+        return all(map(np.array_equal, columns(self), columns(other)))
 
 
 def _compiler_options(mesh: Mesh) -> dict[str, str | bool]:
@@ -81,15 +84,17 @@ class Resident:
             _compiler_options(self.mesh)
         )
 
-    def run(self, state: ServerState, cohort: Cohort, key: Array) -> tuple[ServerState, dict[str, Array], Cost]:
-        """Return the state after the round of ``cohort``, metrics and cost."""
+    def run(
+        self, state: ServerState, cohort: Cohort, key: Array, following: Cohort | None = None
+    ) -> tuple[ServerState, dict[str, Array], Cost]:
+        """Return the state after the round of ``cohort``, metrics and cost; nothing has to be read for the next."""
         plans, cost = self._plans(cohort)
         state, metrics = self.compiled(state, self.data, plans, key)
         return state, metrics, cost
 
     def _plans(self, cohort: Cohort) -> tuple[tuple[GroupPlan, ...], Cost]:
         # Where everybody takes part, one round's plan is the next one's.
-        if self._laid is None or not all(map(np.array_equal, cohort.columns(), self._laid[0].columns())):
+        if self._laid is None or not cohort.same(self._laid[0]):
             plans, cost = self.planner.lay(cohort.members, cohort.steps, cohort.delays)
             self._laid = cohort, jax.device_put(plans, NamedSharding(self.mesh, P(AXIS))), cost
         return self._laid[1:]
@@ -99,6 +104,24 @@ class Resident:
         return self.data[group]
 
 
+class _Ahead:
+    """Hold the first wave of the next round, while it is being read."""
+
+    def __init__(self) -> None:
+        self._held: tuple[Cohort, Future[Load]] | None = None
+
+    def push(self, cohort: Cohort, load: Future[Load]) -> None:
+        """Keep what reads the first wave of a cohort."""
+        self._held = cohort, load
+
+    def pop(self, cohort: Cohort) -> Future[Load] | None:
+        """Return what was kept for a cohort, once; None where another was expected."""
+        held, self._held = self._held, None
+        if held is None or not cohort.same(held[0]):
+            return None
+        return held[1]
+
+
 class Streamed:
     """Run rounds in waves of clients: the host reads the next wave while the device trains this one.
 
@@ -106,7 +129,7 @@ class Streamed:
       program: what is computed.
       mesh: the devices.
       planner: lays waves into chunks.
-      data: the samples of every group without images, in host memory.
+      data: the samples of every group without images and labels, in host memory.
       federation: gives the sample indices.
       normalizer: reads images.
       budget: bytes of images on a device at once; a client that is larger alone has its way.
@@ -123,13 +146,15 @@ class Streamed:
         budget: int,
     ):
         self.mesh, self.planner, self.data = mesh, planner, data
-        self.federation, self.normalizer = federation, normalizer
+        self.federation, self.normalizer, self._task = federation, normalizer, program.task
         # Two waves are on the device at once: the one that trains and the one that arrives.
         self.capacity = [self._capacity(g, budget // (2 * len(data))) for g in range(len(data))]
         self._wave = jax.jit(functools.partial(train_cohort, program, mesh, tuple(planner.most)))
         self._finish = jax.jit(functools.partial(finish, program), donate_argnums=0)
         self._add = jax.jit(lambda a, b: jax.tree.map(lambda x, y: x + y, a, b), donate_argnums=(0,))
         self.compiled: Any = None
+        self._reader = ThreadPoolExecutor(1, "reader")
+        self._ahead = _Ahead()
 
     def _capacity(self, group: int, budget: int) -> int:
         shapes = [self.federation.archive.modalities[m].shape for m in self.federation.groups[group].modalities]
@@ -142,28 +167,47 @@ class Streamed:
         data, plans, _ = self._load(one, [0] * len(one.members))
         self.compiled = self._wave.lower(state, data, plans, key).compile(_compiler_options(self.mesh))
 
-    def run(self, state: ServerState, cohort: Cohort, key: Array) -> tuple[ServerState, dict[str, Array], Cost]:
-        """Return the state after the round of ``cohort``, metrics and cost."""
-        waves = list(self._waves(cohort.members))
-        first = [[int(places[0]) if len(places) else 0 for places in wave] for wave in waves]
-        loads = [functools.partial(self._load, cohort.part(wave), begin) for wave, begin in zip(waves, first)]
+    def run(
+        self, state: ServerState, cohort: Cohort, key: Array, following: Cohort | None = None
+    ) -> tuple[ServerState, dict[str, Array], Cost]:
+        """Return the state after the round of ``cohort``, metrics and cost; ``device_waiting`` is a share of its time.
+
+        Args:
+          state: before the round.
+          cohort: who takes part.
+          key: of the run.
+          following: the next round's cohort, whose first wave is read while this round's last one trains.
+        """
+        begin, waited = time.perf_counter(), 0.0
+        loads = self._loads(cohort)
+        pending = self._ahead.pop(cohort) or self._reader.submit(loads[0])
         costs: list[Cost] = []
         sums = None
-        with ThreadPoolExecutor(1) as reader:
-            pending = reader.submit(loads[0])
-            for following in [*loads[1:], None]:
-                data, plans, cost = pending.result()
-                jax.block_until_ready(sums)  # the wave before leaves the device before another one arrives
-                if following is not None:
-                    pending = reader.submit(following)
-                state, wave = self.compiled(state, data, plans, key)
-                sums = wave if sums is None else self._add(sums, wave)
-                costs.append(cost)
+        for further in [*loads[1:], None]:
+            jax.block_until_ready(sums)  # the wave before leaves the device before another one is read
+            free = time.perf_counter()
+            data, plans, cost = pending.result()
+            waited += time.perf_counter() - free
+            if further is not None:
+                pending = self._reader.submit(further)
+            elif following is not None:
+                self._ahead.push(following, self._reader.submit(self._loads(following)[0]))
+            state, wave = self.compiled(state, data, plans, key)
+            sums = wave if sums is None else self._add(sums, wave)
+            costs.append(cost)
         state, metrics = self._finish(state, sums, key)
         steps = sum(c["client_steps"] for c in costs)
         paid = max(1, sum(c["client_steps"] / (1 - c["padding_waste"]) for c in costs))
         total = {"clients": sum(c["clients"] for c in costs), "client_steps": steps}
-        return state, metrics, {**total, "padding_waste": 1 - steps / paid}
+        jax.block_until_ready(state)
+        waiting = waited / max(time.perf_counter() - begin, 1e-9)
+        return state, metrics, {**total, "padding_waste": 1 - steps / paid, "device_waiting": waiting}
+
+    def _loads(self, cohort: Cohort) -> list[Callable[[], Load]]:
+        """Return what reads each wave of a cohort."""
+        waves = list(self._waves(cohort.members))
+        first = [[int(places[0]) if len(places) else 0 for places in wave] for wave in waves]
+        return [functools.partial(self._load, cohort.part(wave), begin) for wave, begin in zip(waves, first)]
 
     def _waves(self, members: Members) -> Iterator[Members]:
         """Yield the cohort in waves, places of each group's members, each within every group's capacity."""
@@ -182,7 +226,7 @@ class Streamed:
         for i in range(max(map(len, queues))):
             yield [np.array(waves[i] if i < len(waves) else [], np.int64) for waves in queues]
 
-    def _load(self, cohort: Cohort, first: list[int]) -> tuple[tuple[GroupData, ...], tuple[GroupPlan, ...], Cost]:
+    def _load(self, cohort: Cohort, first: list[int]) -> Load:
         """Read the samples of a wave and put them on the devices."""
         plans, cost = self.planner.lay(cohort.members, cohort.steps, cohort.delays, first)
         loaded = tuple(self._load_group(group, chosen) for group, chosen in enumerate(cohort.members))
@@ -209,7 +253,7 @@ class Streamed:
         return dataclasses.replace(
             host,
             images={m: fill(self.normalizer.read(archive, m, clients.samples[rows])) for m in clients.modalities},
-            labels=fill(host.labels[rows]),
+            labels=fill(self._task.encode(self.federation.labels(clients, rows))),
             places=None if host.places is None else fill(host.places[rows]),
             begins=begins,
         )

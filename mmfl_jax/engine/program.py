@@ -16,6 +16,7 @@ from mmfl_jax.engine.state import Kept, ServerState
 from mmfl_jax.models import Template, Variables, frozen_values, values
 from mmfl_jax.models.scopes import is_private
 from mmfl_jax.objectives.objective import Objective
+from mmfl_jax.tasks.task import Task
 
 Array = jax.Array
 
@@ -25,7 +26,7 @@ class Program:
     """Say what clients and server compute.
 
     Attributes:
-      loss: ``(logits, labels) -> scalar`` of a batch: the task's.
+      task: what labels mean: the loss of a batch, and its scores.
       template: the model that the server evaluates: whole, or with the shared prompt alone.
       groups: modality set of each client group.
       templates: the model of each group.
@@ -41,11 +42,11 @@ class Program:
       server_rate: ``round -> rate`` by which the server's step is scaled.
       momentum: of the client optimizer, 0 for plain SGD.
       sampling: the probability that a client takes part in a round; 1 where cohorts are of a fixed size.
-      augmentation: ``(images, key) -> images``: how a batch is varied.
+      augmentation: ``(images, labels, key) -> images, labels``: how a batch is varied.
       weighting: of clients in averages: ``samples`` or ``uniform``.
     """
 
-    loss: Callable[[Array, Array], Array]
+    task: Task
     template: Template
     groups: tuple[tuple[str, ...], ...]
     templates: tuple[Template, ...]
@@ -61,7 +62,7 @@ class Program:
     server_rate: Callable[[Array], Array] = lambda round: jnp.float32(1)
     momentum: float = 0.0
     sampling: float = 1.0
-    augmentation: Callable[[dict[str, Array], Array], dict[str, Array]] = lambda images, key: images
+    augmentation: Callable[..., tuple[dict[str, Array], Array]] = lambda images, labels, key: (images, labels)
     weighting: str = "samples"
 
     @classmethod

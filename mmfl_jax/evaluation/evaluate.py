@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mmfl_jax.archives.base import Archive
+from mmfl_jax.archives.base import IGNORED, Archive
 from mmfl_jax.engine.data import Normalizer
 from mmfl_jax.errors import Diverged, UserError
-from mmfl_jax.evaluation.metrics import multiclass_metrics, multilabel_metrics
 from mmfl_jax.models import Template, Variables
+from mmfl_jax.tasks import task_of
+from mmfl_jax.tasks.task import Measured, Task
 
 Array = jax.Array
 
@@ -34,10 +35,16 @@ def set_name(modalities: Sequence[str]) -> str:
     return "+".join(modalities)
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def _logits(template: Template, variables: tuple[Variables, ...], inputs: dict[str, Array]) -> Array:
+    return template.module(*variables)(inputs, train=False).logits
+
+
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _predict(template: Template, task: str, variables: tuple[Variables, ...], inputs: dict[str, Array]) -> Array:
-    logits = template.module(*variables)(inputs, train=False).logits
-    return jax.nn.sigmoid(logits) if task == "multilabel" else jax.nn.softmax(logits)
+def _measure(
+    template: Template, task: Task, variables: tuple[Variables, ...], inputs: dict[str, Array], targets: Array
+) -> Measured:
+    return task.measure(_logits(template, variables, inputs), targets)
 
 
 class Evaluator:
@@ -68,10 +75,10 @@ class Evaluator:
             raise UserError(f"archive {archive.name} has no test samples to score; its official split names none")
         self.archive, self.samples, self.normalizer = archive, samples, normalizer
         self.modalities, self.batch_size = tuple(modalities), batch_size
-        self.labels = archive.labels[samples]
+        self.task = task_of(archive)
         self._template = template
         size = sum(int(np.prod(archive.modalities[m].shape)) * 4 for m in self.modalities) * len(samples)
-        self._kept: list[dict[str, Array]] | None = None
+        self._kept: list[tuple[dict[str, Array], Array]] | None = None
         if size <= _RESIDENT_BYTES:
             self._kept = list(self._read())
 
@@ -81,39 +88,66 @@ class Evaluator:
         other.modalities, other._template = tuple(modalities), template
         return other
 
-    def _read(self) -> Iterator[dict[str, Array]]:
+    def _read(self) -> Iterator[tuple[dict[str, Array], Array]]:
         for i in range(0, len(self.samples), self.batch_size):
             chosen = self.samples[i : i + self.batch_size]
-            # The last batch is filled up to the one compiled shape; its surplus is cut off again.
-            chosen = np.concatenate([chosen, np.repeat(chosen[:1], self.batch_size - len(chosen))])
-            yield {m: jnp.asarray(self.normalizer.read(self.archive, m, chosen)) for m in self.modalities}
+            targets = self.task.encode(self.archive.read_labels(chosen))
+            # The last batch is filled up to the one compiled shape: its surplus has no labels, and is cut off again.
+            surplus = self.batch_size - len(chosen)
+            chosen = np.concatenate([chosen, np.repeat(chosen[:1], surplus)])
+            targets = np.concatenate([targets, np.full((surplus, *targets.shape[1:]), IGNORED, np.uint8)])
+            images = {m: jnp.asarray(self.normalizer.read(self.archive, m, chosen)) for m in self.modalities}
+            yield images, jnp.asarray(targets)
+
+    def _batches(self) -> Iterable[tuple[dict[str, Array], Array]]:
+        return self._kept if self._kept is not None else self._read()
 
     def probabilities(
-        self, params: Variables, stats: Variables, frozen: Variables | None = None
-    ) -> dict[str, np.ndarray]:
-        """Return ``[n, classes]`` float32 for every modality set."""
-        variables = (params, stats, frozen or {})
-        sets = modality_sets(self.modalities)
-        out: dict[str, list[np.ndarray]] = {set_name(s): [] for s in sets}
-        for batch in self._kept if self._kept is not None else self._read():
-            for chosen in sets:
-                inputs = {m: batch[m] for m in chosen}
-                out[set_name(chosen)].append(_predict(self._template, self.archive.task, variables, inputs))
-        return {name: np.concatenate(jax.device_get(parts))[: len(self.samples)] for name, parts in out.items()}
+        self, params: Variables, stats: Variables, frozen: Variables | None = None, seen: Sequence[str] | None = None
+    ) -> np.ndarray:
+        """Return what the model answers to the modalities that are ``seen`` (all), ``[n, ..., classes]`` float32."""
+        variables, chosen = (params, stats, frozen or {}), seen or self.modalities
+        inputs = ({m: images[m] for m in chosen} for images, _ in self._batches())
+        found = [self.task.predict(_logits(self._template, variables, images)) for images in inputs]
+        return np.concatenate(jax.device_get(found))[: len(self.samples)]
 
     def evaluate(
         self, params: Variables, stats: Variables, frozen: Variables | None = None
     ) -> dict[str, dict[str, Any]]:
-        """Return the metrics of every modality set by name."""
-        return {name: self.score(p) for name, p in self.probabilities(params, stats, frozen).items()}
-
-    def score(self, probabilities: np.ndarray) -> dict[str, Any]:
-        """Return the metrics of ``[n, classes]`` probabilities of the samples.
+        """Return the scores of every modality set by name.
 
         Raises:
-            Diverged: where they are not finite.
+            Diverged: where answers are not finite.
         """
-        if not np.isfinite(probabilities).all():
+        truth, found = self.measured(params, stats, frozen)
+        return {name: self.task.scores(truth, measured) for name, measured in found.items()}
+
+    def measured(
+        self, params: Variables, stats: Variables, frozen: Variables | None = None
+    ) -> tuple[np.ndarray, dict[str, Measured]]:
+        """Return the targets, and by modality set what the task measures of all samples.
+
+        Of a batch nothing else is kept: never all answers of a task by pixel.
+
+        Raises:
+            Diverged: where answers are not finite.
+        """
+        variables = (params, stats, frozen or {})
+        sets = modality_sets(self.modalities)
+        parts: dict[str, list[Measured]] = {set_name(s): [] for s in sets}
+        targets = []
+        for images, labels in self._batches():
+            targets.append(labels)
+            for chosen in sets:
+                inputs = {m: images[m] for m in chosen}
+                parts[set_name(chosen)].append(_measure(self._template, self.task, variables, inputs, labels))
+        truth = np.concatenate(jax.device_get(targets))[: len(self.samples)]
+        return truth, {name: self._joined(found) for name, found in parts.items()}
+
+    def _joined(self, parts: list[Measured]) -> Measured:
+        found = jax.device_get(parts)
+        rows = {n: np.concatenate([p.rows[n] for p in found])[: len(self.samples)] for n in found[0].rows}
+        sums = {n: np.sum([p.sums[n] for p in found], axis=0, dtype=np.int64) for n in found[0].sums}
+        if not all(np.isfinite(values).all() for values in rows.values()):
             raise Diverged("the model's test scores are not finite")
-        metrics = multilabel_metrics if self.archive.task == "multilabel" else multiclass_metrics
-        return metrics(self.labels, probabilities)
+        return Measured(rows, sums)

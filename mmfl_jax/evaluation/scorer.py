@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -13,7 +14,7 @@ from mmfl_jax.engine.program import Program
 from mmfl_jax.engine.state import ServerState
 from mmfl_jax.errors import UserError
 from mmfl_jax.evaluation import personal
-from mmfl_jax.evaluation.evaluate import Evaluator, set_name
+from mmfl_jax.evaluation.evaluate import Evaluator, modality_sets, set_name
 from mmfl_jax.federation import Federation
 
 # Test samples scored at once: images or series, and vectors, of which a model of texts wants many at once.
@@ -60,11 +61,24 @@ class Scorer:
             return self._alone(state, evaluator)
         return evaluator.evaluate(*self._program.evaluation_variables(state), state.frozen)
 
-    def predict(self, state: ServerState, samples: np.ndarray) -> np.ndarray:
-        """Return the probabilities of samples with all their modalities, ``[n, classes]``."""
+    @property
+    def sets(self) -> list[tuple[str, ...]]:
+        """Return the modality sets that are scored."""
+        return modality_sets(self._held)
+
+    def predict(self, state: ServerState, samples: np.ndarray, seen: Sequence[str] | None = None) -> np.ndarray:
+        """Return the probabilities of samples by the modalities that are ``seen`` (all), ``[n, ..., classes]``."""
         evaluator = self._evaluator(samples, min(_BATCH, len(samples)))
-        found = evaluator.probabilities(*self._program.evaluation_variables(state), state.frozen)
-        return found[set_name(self._held)]
+        return evaluator.probabilities(*self._program.evaluation_variables(state), state.frozen, seen)
+
+    def test_tiles(self, state: ServerState) -> np.ndarray:
+        """Return the share of right pixels of every test sample by all modalities; NaN without a label, ``[n]``."""
+        evaluator = self._own or self._evaluator(self._federation.test, min(self._batch, len(self._federation.test)))
+        _, found = evaluator.measured(*self._program.evaluation_variables(state), state.frozen)
+        rows = found[set_name(self._held)].rows
+        return np.divide(
+            rows["hits"], rows["labelled"], out=np.full(len(rows["hits"]), np.nan), where=rows["labelled"] > 0
+        )
 
     def clients(self, state: ServerState) -> list[dict[str, Any]]:
         """Return each client's scores on its own samples and modalities."""

@@ -15,6 +15,7 @@ from mmfl_jax.federation.assignment import assign_modalities, check_assignment
 from mmfl_jax.federation.holdout import train_and_test
 from mmfl_jax.federation.partition import Part, Parts, partition
 from mmfl_jax.federation.ragged import offsets_of, positions, row_numbers
+from mmfl_jax.tasks import task_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -187,28 +188,26 @@ class Federation:
         """Return each sample's place in :attr:`train`, as long as ``group.samples``."""
         return np.searchsorted(self.train, group.samples)
 
-    def labels(self, group: Group) -> np.ndarray:
-        """Return the labels that the clients of a group train on, as long as ``group.samples``."""
-        return self.archive.labels[group.samples] if group.labels is None else group.labels
+    def labels(self, group: Group, rows: slice | np.ndarray = slice(None)) -> np.ndarray:
+        """Return the labels that the clients of a group train on, of these rows of ``group.samples``."""
+        return self.archive.read_labels(group.samples[rows]) if group.labels is None else group.labels[rows]
+
+    def table(self, group: Group) -> np.ndarray:
+        """Return the table of a group's labels (:class:`mmfl_jax.tasks.task.Task`), as long as ``group.samples``."""
+        if group.labels is None:
+            return self.archive.labels[group.samples]
+        return task_of(self.archive).table(group.labels)
 
     def label_counts(self, group: Group) -> np.ndarray:
-        """Return ``[clients, classes + 1]`` numbers of each client's samples with each class, then of all samples."""
-        labels, client = self.labels(group), row_numbers(group.offsets)
-        if self.archive.task == "multilabel":
-            sample, label = np.nonzero(labels)
-            client = client[sample]
-        else:
-            label = labels
-        clients, classes = len(group.ids), len(self.archive.class_names)
-        counts = np.bincount(client * classes + label, minlength=clients * classes).reshape(clients, classes)
-        return np.concatenate([counts, group.sizes[:, None]], axis=1)
+        """Return ``[clients, classes + 1]``: how often each class occurs among a client's labels, then of how many."""
+        return task_of(self.archive).counts(self.table(group), row_numbers(group.offsets), len(group.ids))
 
     def digest(self) -> str:
         """Return the SHA-256 of who holds what: modality sets, sample indices, labels and test samples."""
         sha = hashlib.sha256()
         for group in self.groups:
             sha.update("+".join(group.modalities).encode())
-            for values in (group.ids, group.offsets, group.samples, self.labels(group)):
+            for values in (group.ids, group.offsets, group.samples, self.table(group)):
                 sha.update(np.ascontiguousarray(values).tobytes())
         sha.update(self.test.tobytes())
         return sha.hexdigest()
@@ -248,19 +247,14 @@ class Federation:
 
     def _row(self, group: Group, i: int) -> dict:
         own = slice(*group.offsets[i : i + 2].tolist())
-        labels = self.archive.labels[group.samples[own]] if group.labels is None else group.labels[own]
+        task = task_of(self.archive)
+        table = self.archive.labels[group.samples[own]] if group.labels is None else task.table(group.labels[own])
         return {
             "name": group.names[i],
             "modalities": list(group.modalities),
-            "labels": _count(self.archive, labels).tolist(),
+            "labels": task.counts(table, np.zeros(len(table), np.int64), 1)[0, :-1].tolist(),
             "samples": own.stop - own.start,
         }
-
-
-def _count(archive: Archive, labels: np.ndarray) -> np.ndarray:
-    if archive.task == "multilabel":
-        return labels.sum(axis=0, dtype=np.int64)
-    return np.bincount(labels, minlength=len(archive.class_names))
 
 
 def pooled(federation: Federation) -> Federation:

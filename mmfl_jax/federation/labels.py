@@ -15,67 +15,7 @@ from mmfl_jax.errors import UserError
 from mmfl_jax.federation.draws import Stream, generator
 from mmfl_jax.federation.federation import Federation
 from mmfl_jax.federation.ragged import row_numbers
-
-KINDS = ("symmetric", "additive", "subtractive")
-
-
-def noisy_labels(
-    labels: np.ndarray, classes: int, task: str, share: float, rng: np.random.Generator, kind: str = "symmetric"
-) -> np.ndarray:
-    """Return labels of which a share is wrong at random.
-
-    - ``multiclass`` (and labels by pixel): each label becomes one of the other classes with chance ``share``, all of
-      them alike. A label outside 0 to ``classes - 1`` (an ignored pixel) stays.
-    - ``multilabel``: each class of each sample is flipped with chance ``share``, whatever the others do: noise that
-      depends on nothing, as most work on multi-label noise has it. As few classes are present, most flips then add one;
-      ``additive`` only adds (absent ones), ``subtractive`` only takes away (present ones).
-
-    Args:
-      labels: as an archive has them.
-      classes: how many there are.
-      task: ``multiclass``, ``multilabel`` or ``pixel``.
-      share: chance of a label to be wrong.
-      rng: of the draw.
-      kind: ``symmetric``; for ``multilabel``, ``additive`` or ``subtractive`` too.
-
-    Raises:
-      UserError: for a share that is none, an unknown kind, or a single class, which has no other.
-
-    References:
-      Ghosh, Kumar, Sastry, "Robust loss functions under label noise for deep neural networks", AAAI 2017 (symmetric).
-      Burgert, Ravanbakhsh, Demir, "On the effects of different types of label noise in multi-label remote sensing image
-      classification", IEEE TGRS 2022 (additive, subtractive and mixed).
-    """
-    if not 0 <= share <= 1:
-        raise UserError(f"--label-noise {share:g} is no share; from 0 to 1")
-    kinds = KINDS if task == "multilabel" else KINDS[:1]
-    if kind not in kinds:
-        raise UserError(f"--label-noise-kind {kind!r} is unknown for {task} labels; one of {', '.join(kinds)}")
-    wrong = rng.random(labels.shape, dtype=np.float32) < share
-    if task == "multilabel":
-        if kind != "symmetric":
-            wrong &= labels == (kind == "subtractive")
-        return np.where(wrong, 1 - labels, labels).astype(labels.dtype)
-    if classes < 2:
-        raise UserError(f"--label-noise {share:g}: the archive has {classes} class; a wrong label needs another")
-    others = (labels + rng.integers(1, classes, labels.shape)) % classes
-    return np.where(wrong & (labels >= 0) & (labels < classes), others, labels).astype(labels.dtype)
-
-
-def flipped_labels(labels: np.ndarray, classes: int, task: str) -> np.ndarray:
-    """Return the labels that a poisoner gives: class ``c`` becomes ``classes - 1 - c``, present becomes absent.
-
-    A label outside 0 to ``classes - 1`` (an ignored pixel) stays.
-
-    References:
-      Fang, Cao, Jia, Gong, "Local model poisoning attacks to Byzantine-robust federated learning", USENIX Security
-      2020.
-    """
-    if task == "multilabel":
-        return (1 - labels).astype(labels.dtype)
-    # Labels may be unsigned, of which nothing is below 0.
-    inside = (labels >= 0) & (labels < classes)
-    return np.where(inside, classes - 1 - labels.astype(np.int64), labels).astype(labels.dtype)
+from mmfl_jax.tasks import task_of
 
 
 def some_clients(federation: Federation, share: float, seed: int, *, option: str = "malicious") -> np.ndarray:
@@ -96,30 +36,30 @@ def some_clients(federation: Federation, share: float, seed: int, *, option: str
 def with_noisy_labels(
     federation: Federation, share: float, seed: int, *, clients: np.ndarray | None = None, kind: str = "symmetric"
 ) -> Federation:
-    """Return the federation in which a share of training labels is wrong (:func:`noisy_labels`).
+    """Return the federation in which a share of training labels is wrong (:meth:`mmfl_jax.tasks.task.Task.noisy`).
 
     Args:
       federation: the clients.
       share: chance of a label to be wrong.
       seed: of the draw.
       clients: numbers of those that have wrong labels; None for all.
-      kind: see :func:`noisy_labels`.
+      kind: one of the task's ``noise``.
 
     Raises:
-      UserError: as :func:`noisy_labels`.
+      UserError: as the task.
     """
-    task, classes = federation.archive.task, len(federation.archive.class_names)
+    task = task_of(federation.archive)
 
     def change(labels: np.ndarray, group: int) -> np.ndarray:
-        return noisy_labels(labels, classes, task, share, generator(seed, Stream.LABELS, group), kind)
+        return task.noisy(labels, share, generator(seed, Stream.LABELS, group), kind)
 
     return _relabelled(federation, change, clients)
 
 
 def with_flipped_labels(federation: Federation, clients: np.ndarray) -> Federation:
-    """Return the federation in which the clients of these numbers have all labels flipped (:func:`flipped_labels`)."""
-    task, classes = federation.archive.task, len(federation.archive.class_names)
-    return _relabelled(federation, lambda labels, group: flipped_labels(labels, classes, task), clients)
+    """Return the federation in which these clients have all labels flipped, as the task does it."""
+    task = task_of(federation.archive)
+    return _relabelled(federation, lambda labels, group: task.flipped(labels), clients)
 
 
 def _relabelled(

@@ -48,12 +48,14 @@ def _by_number(
     names = [""] * federation.clients
     samples = np.zeros(offsets[-1], dtype=np.int64)
     own = any(group.labels is not None for group in federation.groups)
-    labels = np.zeros((offsets[-1], *federation.archive.labels.shape[1:]), federation.archive.labels.dtype)
+    labels: np.ndarray | None = None
     for group in federation.groups:
         places = np.arange(len(group.samples)) + np.repeat(offsets[group.ids] - group.offsets[:-1], group.sizes)
         samples[places] = group.samples
         if own:
-            labels[places] = federation.labels(group)
+            read = federation.labels(group)
+            labels = np.zeros((offsets[-1], *read.shape[1:]), read.dtype) if labels is None else labels
+            labels[places] = read
         for number, name in zip(group.ids.tolist(), group.names):
             names[number] = name
-    return Parts(tuple(names), samples, offsets), sets, which, federation.test, labels if own else None
+    return Parts(tuple(names), samples, offsets), sets, which, federation.test, labels

@@ -16,6 +16,7 @@ from mmfl_jax.archives.base import Archive
 from mmfl_jax.errors import UserError
 from mmfl_jax.federation.draws import Stream, generator
 from mmfl_jax.federation.ragged import offsets_of, stacked
+from mmfl_jax.tasks import task_of
 
 # As the sibling studies on BigEarthNet name them.
 PRESETS = {"ds1": "iid", "ds2": "by:country", "ds3": "by:country+season"}
@@ -138,20 +139,11 @@ def _alpha(reference: str) -> float:
     return alpha
 
 
-def sorting_class(archive: Archive) -> np.ndarray:
-    """Return one class for each sample, ``[samples]``: its label, or the rarest of its labels (-1 for none)."""
-    if archive.task == "multiclass":
-        return archive.labels.astype(np.int64)
-    frequency = archive.labels.sum(axis=0, dtype=np.int64)
-    rarity = np.where(archive.labels > 0, frequency, np.iinfo(np.int64).max)
-    return np.where(archive.labels.any(axis=1), rarity.argmin(axis=1), -1)
-
-
 def _dirichlet(
     archive: Archive, alpha: float, samples: np.ndarray, clients: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return ``[n]`` owners and ``[n]`` their samples."""
-    classes = sorting_class(archive)[samples]
+    classes = task_of(archive).sorting_class(archive.labels)[samples]
     owners, dealt = [], []
     for value in np.unique(classes):
         members = rng.permutation(samples[classes == value])

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from mmfl_jax.federation import Federation
 from mmfl_jax.methods.method import Method, Recipe
 from mmfl_jax.models import ModelDesign
+from mmfl_jax.tasks import task_of
 
 if TYPE_CHECKING:
     from mmfl_jax.study import Study
@@ -18,7 +19,9 @@ _FRAMEWORK = "Büyüktaş, Sumbul and Demir, 2025, arXiv 2503.10262"
 def _recipe(design: str, study: Study, federation: Federation) -> Recipe:
     archive = federation.archive
     shapes = {m: spec.shape for m, spec in archive.modalities.items()}
-    return Recipe.of(ModelDesign(shapes, len(archive.class_names), design, study.method.model), study.training.seed)
+    task = task_of(archive)
+    made = ModelDesign(shapes, task.classes, design, study.method.model, by_pixel=task.spatial)
+    return Recipe.of(made, study.training.seed)
 
 
 UNIFIED = Method(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from flax import nnx
 
 from mmfl_jax.federation import Federation
-from mmfl_jax.models import ModelDesign, MultiModalModel
+from mmfl_jax.models import ModelDesign, MultiModalModel, SegmentationModel
 from mmfl_jax.objectives.objective import Objective
 
 if TYPE_CHECKING:
@@ -39,7 +39,8 @@ class Recipe:
     @classmethod
     def of(cls, design: ModelDesign, seed: int) -> Recipe:
         """Return the recipe of a multi-modal model."""
-        return cls(lambda held: MultiModalModel(design, held, nnx.Rngs(seed)), design=design)
+        model = SegmentationModel if design.by_pixel else MultiModalModel
+        return cls(lambda held: model(design, held, nnx.Rngs(seed)), design=design)
 
     def redesigned(self, design: ModelDesign, seed: int, *objectives: Objective) -> Recipe:
         """Return the recipe with another design, and with further objectives; private words stay."""

@@ -35,7 +35,10 @@ def with_mim(recipe: Recipe, study: Study, federation: Federation) -> Recipe:
             "--mim-positives places needs places that clients of different modalities hold; "
             "choose --modality-assignment split"
         )
-    design = dataclasses.replace(recipe.design, projection=options.mim_size)
+    by_pixel = options.mim_level == "pixel"
+    if by_pixel and (not recipe.design.by_pixel or options.mim_positives != "prototypes"):
+        raise UserError("--mim-level pixel needs labels by pixel, and --mim-positives prototypes; take sample")
+    design = dataclasses.replace(recipe.design, projection=options.mim_size, projected_maps=by_pixel)
     return recipe.redesigned(design, study.training.seed, Objective(options, modalities))
 
 

@@ -7,6 +7,7 @@ from mmfl_jax.lazy import lazy
 if TYPE_CHECKING:
     from mmfl_jax.models.multimodal import ModelDesign, MultiModalModel, Output
     from mmfl_jax.models.normalization import Normalization
+    from mmfl_jax.models.segmentation import SegmentationModel
     from mmfl_jax.models.variables import Template, Variables, drawn, frozen_values, values
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "MultiModalModel",
     "Normalization",
     "Output",
+    "SegmentationModel",
     "Template",
     "Variables",
     "drawn",
@@ -27,5 +29,6 @@ __getattr__ = lazy(
         **dict.fromkeys(("ModelDesign", "MultiModalModel", "Output"), "multimodal"),
         **dict.fromkeys(("Template", "Variables", "drawn", "frozen_values", "values"), "variables"),
         "Normalization": "normalization",
+        "SegmentationModel": "segmentation",
     },
 )

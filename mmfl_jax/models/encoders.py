@@ -1,4 +1,4 @@
-"""Encoders: one image, series or vector of a modality becomes one feature vector.
+"""Encoders: one image, series or vector of a modality becomes one feature vector, an image maps of features too.
 
 ``resnet8`` is the three-stage residual network of 16, 32 and 64 channels for small patches; ``resnet18`` and
 ``resnet50`` follow He et al., "Deep Residual Learning for Image Recognition", CVPR 2016.
@@ -12,11 +12,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from mmfl_jax import ops
 from mmfl_jax.errors import UserError
 from mmfl_jax.models.normalization import Normalization
+from mmfl_jax.models.options import ENCODERS
 
 Array = jax.Array
 
@@ -40,7 +42,8 @@ RESNETS = {
 }
 
 
-def _conv(inputs: int, outputs: int, kernel: int, stride: int, dtype: jnp.dtype | None, rngs: nnx.Rngs) -> nnx.Conv:
+def conv(inputs: int, outputs: int, kernel: int, stride: int, dtype: jnp.dtype | None, rngs: nnx.Rngs) -> nnx.Conv:
+    """Return a convolution without bias, as it stands before a normalisation."""
     return nnx.Conv(
         inputs,
         outputs,
@@ -61,10 +64,10 @@ class Block(nnx.Module):
         outputs = 4 * width if bottleneck else width
         plan = [(inputs, width, 1, 1), (width, width, 3, stride), (width, outputs, 1, 1)]
         plan = plan if bottleneck else [(inputs, width, 3, stride), (width, outputs, 3, 1)]
-        self.convs = nnx.List([_conv(*step, norm.dtype, rngs) for step in plan])
+        self.convs = nnx.List([conv(*step, norm.dtype, rngs) for step in plan])
         self.norms = nnx.List([norm.layer(step[1], stage, rngs) for step in plan])
         changes = stride != 1 or inputs != outputs
-        self.shortcut = _conv(inputs, outputs, 1, stride, norm.dtype, rngs) if changes else None
+        self.shortcut = conv(inputs, outputs, 1, stride, norm.dtype, rngs) if changes else None
         self.shortcut_norm = norm.layer(outputs, stage, rngs) if changes else None
 
     def __call__(self, x: Array, train: bool) -> Array:
@@ -83,9 +86,17 @@ class Encoder(nnx.Module):
 
     Attributes:
       features: length of a vector.
+      channels: of each feature map, the finest first; empty for an encoder that has none.
+      strides: pixels of the image a side of a map's pixel, as long as ``channels``.
     """
 
     features: int
+    channels: tuple[int, ...] = ()
+    strides: tuple[int, ...] = ()
+
+    def maps(self, x: Array, train: bool) -> list[Array]:
+        """Return feature maps ``[batch, height / stride, width / stride, channels]``, the finest first."""
+        raise NotImplementedError
 
     def __call__(self, x: Array, train: bool) -> Array:
         """Return ``[batch, features]`` of samples ``[batch, *shape]``."""
@@ -99,26 +110,40 @@ class ResNet(Encoder):
         height, width, channels = shape
         self.large = min(height, width) >= LARGE_IMAGE
         kernel, stride = (7, 2) if self.large else (3, 1)
-        self.stem = _conv(channels, design.width, kernel, stride, norm.dtype, rngs)
+        self.stem = conv(channels, design.width, kernel, stride, norm.dtype, rngs)
         self.stem_norm = norm.layer(design.width, 0, rngs)
         self.blocks: nnx.List[Block] = nnx.List([])
         inputs = design.width
+        widths: list[int] = []
         for stage, count in enumerate(design.blocks, start=1):
             stage_width = design.width * 2 ** (stage - 1)
             for i in range(count):
                 stride = 2 if stage > 1 and i == 0 else 1
                 self.blocks.append(Block(inputs, stage_width, stride, stage, design.bottleneck, norm, rngs))
                 inputs = 4 * stage_width if design.bottleneck else stage_width
-        self.features = inputs
+            widths.append(inputs)
+        self.features, self.ends = inputs, tuple(np.cumsum(design.blocks).tolist())
+        # The stem's own map is finer than the first stage's only where there is pooling between them.
+        stem, first = ((design.width,), 4) if self.large else ((), 1)
+        self.channels = (*stem, *widths)
+        self.strides = ((2,) if self.large else ()) + tuple(first * 2**i for i in range(len(widths)))
+
+    def maps(self, x: Array, train: bool) -> list[Array]:
+        """Return the maps of the stages, and before them the stem's where it is finer."""
+        x = nnx.relu(self.stem_norm(self.stem(x), use_running_average=not train))
+        found = []
+        if self.large:
+            found.append(x)
+            x = ops.max_pool(x, (3, 3), (2, 2), "SAME")
+        for i, block in enumerate(self.blocks, start=1):
+            x = block(x, train)
+            if i in self.ends:
+                found.append(x)
+        return found
 
     def __call__(self, x: Array, train: bool) -> Array:
         """Return the mean over pixels of the last stage."""
-        x = nnx.relu(self.stem_norm(self.stem(x), use_running_average=not train))
-        if self.large:
-            x = ops.max_pool(x, (3, 3), (2, 2), "SAME")
-        for block in self.blocks:
-            x = block(x, train)
-        return x.mean(axis=(1, 2))
+        return self.maps(x, train)[-1].mean(axis=(1, 2))
 
 
 class MLP(Encoder):
@@ -172,18 +197,56 @@ class Conv1D(Encoder):
         return jnp.concatenate([x.mean(axis=1), x.max(axis=1)], axis=-1)
 
 
+@dataclasses.dataclass(frozen=True)
+class EncoderKind:
+    """Describe an encoder.
+
+    Attributes:
+      make: ``(shape of a sample, width, normalisation, rngs) -> Encoder``; a width of 0 is its own.
+      axes: of the samples that it takes; 0 for any.
+    """
+
+    make: Callable[[tuple[int, ...], int, Normalization, nnx.Rngs], Encoder]
+    axes: int = 0
+
+
+def _resnet(design: ResNetDesign) -> EncoderKind:
+    wide = lambda width: dataclasses.replace(design, width=width or design.width)
+    return EncoderKind(lambda shape, width, norm, rngs: ResNet(shape, wide(width), norm, rngs), axes=3)
+
+
+_ENCODERS = {
+    **{name: _resnet(design) for name, design in RESNETS.items()},
+    "mlp": EncoderKind(lambda shape, width, norm, rngs: MLP(shape, width or 128, norm, rngs)),
+    "conv1d": EncoderKind(lambda shape, width, norm, rngs: Conv1D(shape, width or 128, norm, rngs), axes=2),
+}
+
+
+def register_encoder(name: str, kind: EncoderKind, *, replace: bool = False) -> None:
+    """Add an encoder, for studies and the command line.
+
+    Raises:
+      UserError: for a name that is taken, unless it is to be replaced.
+    """
+    if name in ENCODERS and not replace:
+        raise UserError(f"encoder {name!r} is there already; choose another name, or say replace=True")
+    _ENCODERS[name] = kind
+    if name not in ENCODERS:
+        ENCODERS.append(name)
+
+
 def default_encoder(shape: tuple[int, ...]) -> str:
     """Return the encoder for samples of ``shape``: ``resnet8`` for images, ``mlp`` for series and vectors."""
     return "resnet8" if len(shape) == 3 else "mlp"
 
 
-def make_encoder(name: str, shape: tuple[int, ...], hidden: int, norm: Normalization, rngs: nnx.Rngs) -> Encoder:
+def make_encoder(name: str, shape: tuple[int, ...], width: int, norm: Normalization, rngs: nnx.Rngs) -> Encoder:
     """Return the encoder ``name`` for samples of ``shape``.
 
     Args:
       name: see :class:`mmfl_jax.models.options.ModelOptions`.
       shape: of one sample: ``(height, width, channels)``, ``(time, channels)`` or ``(features,)``.
-      hidden: width of ``mlp`` and ``conv1d``; for residual networks the width of the first stage, 0 for their own.
+      width: of ``mlp`` and ``conv1d``; for residual networks of the first stage; 0 for their own.
       norm: the normalisation at each place.
       rngs: for the initial weights.
 
@@ -191,11 +254,7 @@ def make_encoder(name: str, shape: tuple[int, ...], hidden: int, norm: Normaliza
       UserError: for an encoder that does not fit the shape.
     """
     name = default_encoder(shape) if name == "auto" else name
-    needs = {**dict.fromkeys(RESNETS, 3), "conv1d": 2}
-    if name in needs and len(shape) != needs[name]:
-        raise UserError(f"--encoder {name} takes samples of {needs[name]} axes, but these have shape {shape}; try auto")
-    if name in RESNETS:
-        design = RESNETS[name]
-        return ResNet(shape, dataclasses.replace(design, width=hidden or design.width), norm, rngs)
-    make: Callable[..., Encoder] = MLP if name == "mlp" else Conv1D
-    return make(shape, hidden or 128, norm, rngs)
+    kind = _ENCODERS[name]
+    if kind.axes and len(shape) != kind.axes:
+        raise UserError(f"--encoder {name} takes samples of {kind.axes} axes, but these have shape {shape}; try auto")
+    return kind.make(shape, width, norm, rngs)

@@ -24,12 +24,12 @@ def fuse(features: Mapping[str, Array], modalities: Sequence[str], fusion: str) 
     """Fuse the features that are present.
 
     Args:
-      features: ``[batch, features]`` by modality, only those present.
+      features: ``[batch, ..., features]`` by modality, only those present.
       modalities: all modalities of the federation, in order; ``concat`` keeps a place and a presence flag for each.
       fusion: ``mean``, ``sum``, ``max`` or ``concat`` (zeros for what is missing).
 
     Returns:
-      ``[batch, fused_size]``.
+      ``[batch, ..., fused_size]``.
 
     Raises:
       ValueError: for an unknown fusion.
@@ -37,7 +37,7 @@ def fuse(features: Mapping[str, Array], modalities: Sequence[str], fusion: str) 
     present = [features[m] for m in modalities if m in features]
     if fusion == "concat":
         zeros = jnp.zeros_like(present[0])
-        flag = zeros[:, :1]
+        flag = zeros[..., :1]
         parts = [p for m in modalities for p in ((features[m], flag + 1) if m in features else (zeros, flag))]
         return jnp.concatenate(parts, axis=-1)
     if fusion not in FUSIONS:

@@ -16,10 +16,10 @@ from flax import nnx
 
 from mmfl_jax import ops
 from mmfl_jax.errors import UserError
-from mmfl_jax.models.encoders import make_encoder
+from mmfl_jax.models.encoders import Encoder, make_encoder
 from mmfl_jax.models.fusion import fuse, fused_size
 from mmfl_jax.models.normalization import Normalization
-from mmfl_jax.models.options import ModelOptions
+from mmfl_jax.models.options import ModelOptions, encoder_names
 
 Array = jax.Array
 
@@ -38,6 +38,8 @@ class ModelDesign:
       options: encoders, fusion and normalisation.
       whitened: whether features are whitened (FW).
       projection: length of MIM's projections, 0 for none.
+      by_pixel: whether every pixel is answered (:class:`mmfl_jax.models.segmentation.SegmentationModel`).
+      projected_maps: whether MIM compares the pixels of the coarsest feature maps, not their means.
     """
 
     modalities: Mapping[str, tuple[int, ...]]
@@ -46,19 +48,60 @@ class ModelDesign:
     options: ModelOptions = dataclasses.field(default_factory=ModelOptions)
     whitened: bool = False
     projection: int = 0
+    by_pixel: bool = False
+    projected_maps: bool = False
 
     @property
     def norm(self) -> Normalization:
         """Return the normalisation at each place."""
         return Normalization(self.options, self.whitened)
 
+    def encoders(self, held: tuple[str, ...], rngs: nnx.Rngs) -> dict[str, Encoder]:
+        """Return the encoders of a client that holds some modalities: one for each, or one for all.
+
+        Raises:
+          UserError: for an encoder that does not fit, or is of a modality that there is not.
+        """
+        names = encoder_names(self.options.encoder)
+        shapes = dict(self.modalities)
+        if self.design == UNIFIED:
+            shapes, held = {UNIFIED: _unified_shape(self.modalities)}, (UNIFIED,)
+        if unknown := names.keys() - {"", *shapes}:
+            known = "one encoder for all" if self.design == UNIFIED else f"modalities {', '.join(shapes)}"
+            raise UserError(f"--encoder {self.options.encoder!r} names {', '.join(sorted(unknown))}; there is {known}")
+        make = lambda m: make_encoder(
+            names.get(m, names.get("", "auto")), shapes[m], self.options.width, self.norm, rngs
+        )
+        return {m: make(m) for m in held}
+
+    def all_encoders(self, held: Mapping[str, Encoder]) -> list[Encoder]:
+        """Return encoders of the kinds of all modalities, for their sizes; nothing is computed.
+
+        Args:
+          held: the encoders of a client. Where all are of one kind, they tell enough.
+        """
+        kinds = set(encoder_names(self.options.encoder).values())
+        if self.design == UNIFIED or (len(kinds) == 1 and len({len(shape) for shape in self.modalities.values()}) == 1):
+            return list(held.values())
+        found: list[Encoder] = []
+
+        def look() -> dict[str, Encoder]:
+            made = self.encoders(tuple(self.modalities), nnx.Rngs(0))
+            found.extend(made.values())
+            return made
+
+        nnx.eval_shape(look)
+        return found
+
 
 class Output(NamedTuple):
     """Hold what a model answers, in float32.
 
     Attributes:
-      logits: ``[batch, classes]``; of separate models in training ``[modalities, batch, classes]``.
-      projections: L2-normalised, ``[batch, projection]`` by modality; empty without MIM.
+      logits: ``[batch, classes]``, of labels by pixel ``[batch, height, width, classes]``; of separate models in
+        training ``[modalities, batch, ...]``.
+      projections: L2-normalised, ``[batch, projection]`` by modality, or ``[batch, height, width, projection]``; empty
+        without MIM.
       texts: unit text features of the classes by each prompt, ``[prompts, classes, d]``; None without prompts.
       cosines: of image and text features, ``[prompts, batch, classes]``; None without prompts.
       features: the fused representation ``[batch, d]``; None where there is none.
@@ -71,7 +114,8 @@ class Output(NamedTuple):
     features: Array | None = None
 
 
-def _dense(inputs: int, outputs: int, dtype: jnp.dtype | None, rngs: nnx.Rngs) -> nnx.Linear:
+def dense(inputs: int, outputs: int, dtype: jnp.dtype | None, rngs: nnx.Rngs) -> nnx.Linear:
+    """Return a dense layer over the last axis: of maps, a 1x1 convolution."""
     return nnx.Linear(inputs, outputs, dtype=dtype, dot_general=ops.dot_general, rngs=rngs)
 
 
@@ -79,8 +123,8 @@ class Projector(nnx.Module):
     """Map features to the unit sphere on which modalities are compared: dense, ReLU, dense, L2 norm."""
 
     def __init__(self, features: int, projection: int, dtype: jnp.dtype | None, rngs: nnx.Rngs):
-        self.hidden = _dense(features, features, dtype, rngs)
-        self.out = _dense(features, projection, dtype, rngs)
+        self.hidden = dense(features, features, dtype, rngs)
+        self.out = dense(features, projection, dtype, rngs)
 
     def __call__(self, x: Array) -> Array:
         """Return unit vectors ``[batch, projection]``, float32."""
@@ -100,40 +144,28 @@ class MultiModalModel(nnx.Module):
 
     def __init__(self, design: ModelDesign, held: tuple[str, ...], rngs: nnx.Rngs):
         self.design = design
-        shapes = {UNIFIED: _unified_shape(design.modalities)} if design.design == UNIFIED else design.modalities
-        towers = (UNIFIED,) if design.design == UNIFIED else held
-        self.encoders = nnx.Dict(
-            {
-                m: make_encoder(design.options.encoder, shapes[m], design.options.width, design.norm, rngs)
-                for m in towers
-            }
-        )
+        self.encoders = nnx.Dict(design.encoders(held, rngs))
         sizes = {m: encoder.features for m, encoder in self.encoders.items()}
-        if len(set(sizes.values())) > 1 and design.design == "modality":
-            raise UserError(
-                f"--fusion {design.options.fusion} needs features of one length, but the encoders give {sizes}; "
-                "choose one --encoder for all modalities"
-            )
-        features = next(iter(sizes.values()))
         dtype = design.norm.dtype
         if design.projection:
-            self.projectors = nnx.Dict({m: Projector(sizes[m], design.projection, dtype, rngs) for m in towers})
-        if design.design == "modality":
-            size = fused_size(design.options.fusion, features, len(design.modalities))
-            self.head = _dense(size, design.outputs, dtype, rngs)
-        else:
-            self.heads = nnx.Dict({m: _dense(sizes[m], design.outputs, dtype, rngs) for m in towers})
+            self.projectors = nnx.Dict({m: Projector(n, design.projection, dtype, rngs) for m, n in sizes.items()})
+        if design.design != "modality":
+            self.heads = nnx.Dict({m: dense(n, design.outputs, dtype, rngs) for m, n in sizes.items()})
+            return
+        # Encoders of several kinds: all vectors are brought to the length of the longest.
+        features = max(encoder.features for encoder in design.all_encoders(self.encoders))
+        self.adapters = nnx.Dict({m: dense(n, features, dtype, rngs) for m, n in sizes.items() if n != features})
+        size = fused_size(design.options.fusion, features, len(design.modalities))
+        self.head = dense(size, design.outputs, dtype, rngs)
 
     def __call__(self, inputs: Mapping[str, Array], train: bool) -> Output:
         """Return logits and projections from the modalities that ``inputs`` holds, each ``[batch, *shape]``."""
         design = self.design
-        dtype = design.norm.dtype
-        inputs = {m: x if dtype is None else x.astype(dtype) for m, x in inputs.items()}
-        if design.design == UNIFIED:
-            inputs = {UNIFIED: _stack_channels(inputs, design.modalities)}
+        inputs = prepared(design, inputs)
         features = {m: self.encoders[m](x, train) for m, x in inputs.items()}
         projections = {m: self.projectors[m](f) for m, f in features.items()} if design.projection else {}
         if design.design == "modality":
+            features = {m: self.adapters[m](f) if m in self.adapters else f for m, f in features.items()}
             merged = fuse(features, tuple(design.modalities), design.options.fusion)
             fused: Array | None = merged
             logits = self.head(merged)
@@ -143,6 +175,13 @@ class MultiModalModel(nnx.Module):
             logits = logits if train else logits.mean(axis=0)
             fused = features[UNIFIED] if design.design == UNIFIED else None
         return Output(logits.astype(jnp.float32), projections, features=fused)
+
+
+def prepared(design: ModelDesign, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    """Return what the encoders see, in the model's compute type: each modality, or the channels of all stacked."""
+    dtype = design.norm.dtype
+    inputs = {m: x if dtype is None else x.astype(dtype) for m, x in inputs.items()}
+    return {UNIFIED: _stack_channels(inputs, design.modalities)} if design.design == UNIFIED else inputs
 
 
 def _unified_shape(modalities: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from mmfl_jax.objectives import infonce
 from mmfl_jax.objectives.objective import Objective
@@ -57,12 +58,13 @@ class MIM(Objective):
 
     def loss(self, output: Any, batch: Any, shared: dict) -> Array:
         """Return the MIM loss of one client's batch; for ``places``, the batch's places are their slots."""
-        projections, places = output.projections, batch.places
+        projections, classes = _flat(output.projections, batch)
+        places = batch.places
         if self.options.mim_positives == "pairs":
             return infonce.pairs_loss(projections, places, self.options.mim_temperature)
         keys = {m: slot["keys"] for m, slot in shared.items()}
         known = {m: slot["known"] for m, slot in shared.items()}
-        positive = batch.labels > 0
+        positive = classes > 0
         if self.options.mim_positives == "places":
             keys = {m: k[places] for m, k in keys.items()}
             known = {m: k[places] for m, k in known.items()}
@@ -78,12 +80,13 @@ class MIM(Objective):
 
         Args:
           sums: so far.
-          output: with projections ``[chunk, batch, size]`` by modality held.
-          batch: with labels ``[chunk, batch, classes]`` and places ``[chunk, batch]``.
+          output: with projections ``[chunk, batch, ..., size]`` by modality held.
+          batch: with classes ``[chunk, batch, classes]`` and places ``[chunk, batch]``.
           active: ``[chunk]`` bool: clients that still train; a projection that is not finite is left out too.
         """
         out = dict(sums)
-        for m, z in output.projections.items():
+        projections, classes = jax.vmap(_flat)(output.projections, batch)
+        for m, z in projections.items():
             if m not in sums:
                 continue
             total, count = sums[m]
@@ -93,7 +96,7 @@ class MIM(Objective):
                 total = total.at[batch.places].add(z)
                 count = count.at[batch.places].add(valid.astype(count.dtype))
             else:
-                weight = jnp.where(valid[..., None], batch.labels, 0).astype(z.dtype)
+                weight = jnp.where(valid[..., None], classes, 0).astype(z.dtype)
                 total = total + jnp.einsum("kbc,kbd->cd", weight, z, precision="highest")
                 count = count + weight.sum(axis=(0, 1))
             out[m] = (total, count)
@@ -118,3 +121,24 @@ class MIM(Objective):
         others = [m for m in shared if len(own) > 1 or m not in own]
         slots = places if self.by_place else len(shared[self.modalities[0]]["known"])
         return len(own) * slots * (self.options.mim_size + 1), len(others) * slots * self.options.mim_size
+
+
+def _flat(projections: dict[str, Array], batch: Any) -> tuple[dict[str, Array], Array]:
+    """Return one client's projections ``[anchors, size]`` by modality, and the classes of each, ``[anchors, classes]``.
+
+    Of feature maps an anchor is a pixel of the map, and has the class of the image's pixel at its centre.
+    """
+    some = next(iter(projections.values()), None)
+    if some is None or some.ndim == 2:
+        return projections, batch.classes
+    classes = batch.classes.shape[-1]
+    rows, columns = (_centres(n, side) for n, side in zip(some.shape[1:3], batch.labels.shape[1:]))
+    centres = batch.labels[:, rows][:, :, columns].reshape(-1)
+    one_hot = (centres[:, None] == jnp.arange(classes, dtype=centres.dtype)).astype(batch.classes.dtype)
+    return {m: z.reshape(-1, z.shape[-1]) for m, z in projections.items()}, one_hot
+
+
+def _centres(cells: int, side: int) -> np.ndarray:
+    """Return the pixel at the centre of each of the cells that a side is divided into, ``[cells]``."""
+    each = -(-side // cells)
+    return np.minimum(np.arange(cells) * each + each // 2, side - 1)

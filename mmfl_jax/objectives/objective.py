@@ -33,7 +33,7 @@ class Objective:
 
         Args:
           output: of the model.
-          batch: with ``labels [batch, classes]`` and ``places [batch]``.
+          batch: with ``labels [batch, ...]``, ``classes [batch, classes]`` and ``places [batch]``.
           shared: what the server keeps.
         """
         raise NotImplementedError

@@ -15,6 +15,8 @@ class MIMOptions:
 
     mim_positives: Literal["prototypes", "pairs", "places"] = "prototypes"
     """Where positives come from: class prototypes that the server keeps, the client's own pairs, or relayed places."""
+    mim_level: Literal["sample", "pixel"] = "sample"
+    """What is compared, where labels are by pixel: whole tiles, or pixels of the coarsest feature maps."""
     mim_weight: Weight = 0.1
     """Weight of MIM in the local loss."""
     mim_temperature: Rate = 0.1

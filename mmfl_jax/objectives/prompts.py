@@ -59,4 +59,4 @@ class CMFAC(Objective):
 
     def loss(self, output: Any, batch: Any, shared: Any) -> Array:
         """Return CMFAC of the batch."""
-        return cmfac(output.cosines, batch.labels)
+        return cmfac(output.cosines, batch.classes)

@@ -125,8 +125,13 @@ def draw_losses(run: RunRecord) -> Figure | None:
 
 def draw_classes(run: RunRecord) -> Figure | None:
     """Draw F1 by class and modality set, the most frequent class first."""
+    return draw_bars(run, "f1_per_class", "F1")
+
+
+def draw_bars(run: RunRecord, score: str, label: str) -> Figure | None:
+    """Draw a score that is known by class as bars by modality set, the most frequent class first."""
     names = run.federation["class_names"]
-    found = {name: run.evaluation.get(name, {}).get("f1_per_class") or [] for name in run.evaluated_sets}
+    found = {name: run.evaluation.get(name, {}).get(score) or [] for name in run.evaluated_sets}
     by_set = {name: values for name, values in found.items() if len(values) == len(names) > 0}
     if not by_set:
         return None
@@ -141,8 +146,8 @@ def draw_classes(run: RunRecord) -> Figure | None:
         offset = (position - (len(by_set) - 1) / 2) * thickness
         widths = [as_float(values[c]) for c in order]
         panel.barh(rows + offset, np.nan_to_num(widths), thickness * 0.92, color=run_colors(run)[name], label=name)
-    _mark_baseline(panel, run, order)
-    panel.set(yticks=rows, yticklabels=labels, xlim=(0, 1), ylim=(len(order) - 0.5, -0.5), xlabel="F1")
+    _mark_baseline(panel, run.baseline.get(score) or [], order)
+    panel.set(yticks=rows, yticklabels=labels, xlim=(0, 1), ylim=(len(order) - 0.5, -0.5), xlabel=label)
     panel.tick_params(axis="y", length=0)
     panel.grid(axis="x")
     panel.set_axisbelow(True)
@@ -242,10 +247,9 @@ def _support(run: RunRecord, name: str, classes: int) -> list[float]:
     return list(support) if len(support) == classes else [0] * classes
 
 
-def _mark_baseline(panel: Axes, run: RunRecord, order: Sequence[int]) -> None:
-    values = run.baseline.get("f1_per_class") or []
+def _mark_baseline(panel: Axes, values: Sequence[float | None], order: Sequence[int]) -> None:
     if order and len(values) > max(order):
-        known = [(row, values[c]) for row, c in enumerate(order) if is_number(values[c]) and values[c] > 0]
+        known = [(row, value) for row, c in enumerate(order) if (value := as_float(values[c])) > 0]
         if known:
             rows, marks = zip(*known)
             starts, ends = [row - 0.4 for row in rows], [row + 0.4 for row in rows]

@@ -30,6 +30,10 @@ _CAPTIONS = {
     "scores": "Scores of the global model on the test set, for each set of modalities it may see.",
     "losses": "Loss of the clients' training, averaged over each round.",
     "classes": "F1 by class on the test set, the most frequent class first, in brackets the test samples that have it.",
+    "tiles": "Tiles of the test set: each sensor's picture, the truth, and the map that the global model draws from "
+    "each set of modalities; the ones with the fewest right pixels first, then typical ones, then the best.",
+    "iou": "Intersection over union by class on the test set, in brackets its pixels.",
+    "confusion": "What the test samples of a class (row) are taken for (column) by all modalities together, in %.",
     "scenes": "Scenes of the test set: what each is and, where it is not that, what the global model takes it for.",
     "personal": "Accuracy of each client's own model on test samples of the classes it has, in its own shares.",
     "bytes": "What a client sends in a round, by what is trained: of this run's CLIP, and of the published ViT-B/32. "
@@ -60,10 +64,12 @@ def write_report(run_dir: Path) -> Path:
     """
     from mmfl_jax.report.figures import draw_figures
     from mmfl_jax.report.scenes import draw_scene_figures
+    from mmfl_jax.report.tiles import draw_tile_figures
 
     run = read_run(run_dir)
     with writing(run.path / "figures", f"the run is as it was: mmfl-jax report {run_dir} tries again"):
-        figures = draw_figures(run, run.path / "figures") | draw_scene_figures(run, run.path / "figures")
+        folder = run.path / "figures"
+        figures = draw_figures(run, folder) | draw_scene_figures(run, folder) | draw_tile_figures(run, folder)
     page = run.path / "report.html"
     # Replaced in one step: somebody may be reading the page of a run that is still going.
     write_whole(page, render_page(run, figures))
@@ -88,13 +94,17 @@ def render_page(run: RunRecord, figures: Mapping[str, Path]) -> str:
         "Results": _results(run),
         "Scores by round": figure("scores", "No evaluation yet."),
         "Training loss": figure("losses", "No round has ended yet."),
-        "Classes": figure("classes", "Scores by class appear when the run has ended.") + _class_table(run),
+        "Maps": figure("tiles"),
+        "Classes": figure("classes", "Scores by class appear when the run has ended.")
+        + figure("iou")
+        + figure("confusion")
+        + _class_table(run),
         "Scenes": figure("scenes"),
         "Clients": figure("clients", "This federation has no clients.") + figure("personal") + _personal_table(run),
         "Bytes and time": _cost_table(run) + figure("cost") + figure("bytes"),
         "Configuration": _configuration(run),
     }
-    shown = {title: content for title, content in sections.items() if content or title != "Scenes"}
+    shown = {title: content for title, content in sections.items() if content or title not in ("Scenes", "Maps")}
     body = "".join(f"<section><h2>{_text(title)}</h2>{content}</section>" for title, content in shown.items())
     style = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
     return (
@@ -246,7 +256,8 @@ def _new_classes(run: RunRecord) -> str:
 
 def _cost_table(run: RunRecord) -> str:
     cost, communication = run.summary.get("cost") or {}, run.summary.get("communication") or {}
-    waste, privacy = cost.get("padding_waste"), run.summary.get("privacy") or {}
+    share = lambda key: f"{cost[key]:.1%}" if is_number(cost.get(key)) else MISSING
+    privacy = run.summary.get("privacy") or {}
     promised = " at ".join(f"{key} {privacy[key]:.3g}" for key in ("epsilon", "delta") if is_number(privacy.get(key)))
     rows = [
         ("Up, a client and round", scaled_text(communication.get("bytes_up_per_client"), "B")),
@@ -255,7 +266,8 @@ def _cost_table(run: RunRecord) -> str:
         ("A round", seconds_text(run.seconds_per_round)),
         ("Compilation", seconds_text(cost.get("compile_seconds"))),
         ("Arithmetic of a round", scaled_text(cost.get("flops_per_round"), "FLOP")),
-        ("Padding waste", f"{waste:.1%}" if is_number(waste) else MISSING),
+        ("Padding waste", share("padding_waste")),
+        ("Time that devices wait for data", share("device_waiting") if cost.get("device_waiting") else MISSING),
         ("Peak memory", scaled_text(cost.get("peak_memory_bytes"), "B")),
         ("Client-level privacy", promised or MISSING),
         ("Client updates left out as not finite", count_text(run.skipped_clients)),

@@ -196,6 +196,7 @@ class _Loop:
                 **simulation.cost(),
                 "seconds_per_round": seconds[len(seconds) // 2] if seconds else None,
                 "padding_waste": sum(row["padding_waste"] for row in rows) / len(rows) if rows else None,
+                "device_waiting": sum(row.get("device_waiting", 0.0) for row in rows) / len(rows) if rows else None,
             },
             "privacy": simulation.privacy(),
             "simulated_seconds": sum(row.get("simulated_seconds", 0.0) for row in rows) or None,

@@ -65,6 +65,7 @@ class RoundLine(TypedDict):
     clients: _Count
     skipped_clients: _Count
     padding_waste: float
+    device_waiting: NotRequired[float]
     bytes_up: _Count
     bytes_down: _Count
     simulated_seconds: NotRequired[float]
@@ -96,6 +97,7 @@ class Cost(TypedDict):
     compile_seconds: float | None
     seconds_per_round: float | None
     padding_waste: float | None
+    device_waiting: NotRequired[float | None]
     peak_memory_bytes: float | None
 
 

@@ -24,9 +24,12 @@ from mmfl_jax.methods import Recipe
 from mmfl_jax.models import Template, drawn
 from mmfl_jax.models.normalization import DTYPES
 from mmfl_jax.models.scopes import is_private
-from mmfl_jax.objectives.losses import task_loss
 from mmfl_jax.study import build_clip, sizes
 from mmfl_jax.study.study import Study
+from mmfl_jax.tasks import task_of
+from mmfl_jax.tasks.options import TaskOptions
+from mmfl_jax.tasks.pixel import Pixel
+from mmfl_jax.tasks.task import Task
 
 MakeModel = Callable[[tuple[str, ...]], nnx.Module]
 
@@ -128,6 +131,15 @@ def algorithm_of(study: Study) -> Algorithm:
     return find(study.algorithm.algorithm, optimizer=CLIENT_OPTIMIZERS[study.training.client_optimizer]())
 
 
+def task_for(study: Study, federation: Federation) -> Task:
+    """Return the task of a federation's labels, with the loss that a study asks for."""
+    task, options = task_of(federation.archive), study.method.task
+    if not isinstance(task, Pixel) or options == TaskOptions():
+        return task
+    totals = np.sum([federation.label_counts(group).sum(axis=0) for group in federation.groups], axis=0)
+    return task.weighted(options.class_weights == "balanced", options.dice_weight, totals)
+
+
 def program_of(
     study: Study,
     federation: Federation,
@@ -160,7 +172,7 @@ def program_of(
         recipe.make,
         tuple(federation.archive.modalities),
         tuple(group.modalities for group in federation.groups),
-        loss=functools.partial(task_loss, federation.archive.task),
+        task=task_for(study, federation),
         private=words + recipe.private + algorithm.private,
         # In one place the server steps, by the clients' optimizer; its one client gives it gradients.
         client_optimizer=optax.sgd(1.0) if pooled else CLIENT_OPTIMIZERS[study.training.client_optimizer](),
@@ -174,7 +186,13 @@ def program_of(
         counts=tuple(len(g.ids) for g in federation.groups),
         weights=tuple(float(s.sum()) for s in sizes),
         largest=float(max(s.max() for s in sizes)),
-        augmentation=functools.partial(augmented, flips=study.training.flips, mask_dates=study.training.mask_dates),
+        augmentation=functools.partial(
+            augmented,
+            flips=study.training.flips,
+            mask_dates=study.training.mask_dates,
+            crop=study.training.crop,
+            spatial=task_of(federation.archive).spatial,
+        ),
         weighting=weighting,
     )
     _check_private(program, words)

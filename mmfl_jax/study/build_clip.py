@@ -18,6 +18,8 @@ from mmfl_jax.models.clip.prompts import MEAN, SHARED, LinearHead, PromptLearner
 from mmfl_jax.models.normalization import DTYPES
 from mmfl_jax.models.variables import values
 from mmfl_jax.study.study import Study
+from mmfl_jax.tasks import task_of
+from mmfl_jax.tasks.multiclass import Multiclass
 
 # CLIP of random weights, for trials; and the one that is trained here, on half of the twin's scene classes.
 TINY, SMALL = "tiny", "small"
@@ -118,7 +120,7 @@ def feature_length(study: Study, archive: Archive) -> int:
             f"--method {study.method.method} needs one modality of image features, archive {archive.name} has "
             f"{shapes}; choose scenes:DIR, or one vector by --modalities"
         )
-    if archive.task != "multiclass":
+    if not isinstance(task_of(archive), Multiclass):
         raise UserError(
             f"--method {study.method.method} needs one class a sample (multiclass), archive "
             f"{archive.name} is {archive.task}"

@@ -14,6 +14,7 @@ from mmfl_jax.federation.partition import read_partition
 from mmfl_jax.models.options import ModelOptions
 from mmfl_jax.objectives.options import Calibration, MIMOptions
 from mmfl_jax.options import Count, Positive, Rate, Share, ShareBelowOne, Weight, options
+from mmfl_jax.tasks.options import TaskOptions
 
 __all__ = [
     "AlgorithmOptions",
@@ -24,6 +25,7 @@ __all__ = [
     "MethodOptions",
     "ModelOptions",
     "PromptOptions",
+    "TaskOptions",
     "TrainingOptions",
 ]
 
@@ -108,6 +110,7 @@ class MethodOptions:
     """Words that make variables private, such as norm or head (comma between)."""
     model: ModelOptions = dataclasses.field(default_factory=ModelOptions)
     mim: MIMOptions = dataclasses.field(default_factory=MIMOptions)
+    task: TaskOptions = dataclasses.field(default_factory=TaskOptions)
     prompts: PromptOptions = dataclasses.field(default_factory=PromptOptions)
 
 
@@ -143,6 +146,8 @@ class TrainingOptions:
     """Clients' learning rate over rounds; cosine goes towards 0."""
     flips: bool = False
     """Train on mirror images and quarter turns of images too."""
+    crop: Count = 0
+    """Train on random parts of images of this many pixels a side; 0 for whole images."""
     mask_dates: ShareBelowOne = 0.0
     """Share of the dates of a series that is hidden in training."""
     seed: Count = 0

@@ -62,34 +62,78 @@ def multiclass_metrics(labels: npt.ArrayLike, scores: npt.ArrayLike) -> dict[str
     truth = _checked_classes(labels, values.shape[1])
     if len(truth) != len(values):
         raise ValueError(f"labels and scores must have equally many samples, got {len(truth)} and {len(values)}")
-    return _multiclass_scores(truth, values.argmax(axis=1), values.shape[1])
+    return _confusion_scores(_confusion(truth, values.argmax(axis=1), values.shape[1]))
 
 
-def most_frequent_baseline(
-    task: str, train_labels: npt.ArrayLike, test_labels: npt.ArrayLike, classes: int | None = None
-) -> dict[str, Any]:
-    """Score the best prediction that looks at no image.
-
-    For ``multiclass`` it is the most frequent class of the training labels. For ``multilabel`` it is one fixed set
-    of labels for every sample: the k most frequent ones, with the k of the highest micro-F1 on the training labels.
+def confusion_metrics(confusion: npt.ArrayLike) -> dict[str, Any]:
+    """Score predictions by pixel, of which only the confusion matrix is kept.
 
     Args:
-      task: ``multilabel`` or ``multiclass``.
-      train_labels: [samples, classes] of 0 and 1, or [samples] of integers.
-      test_labels: the same for the test set.
-      classes: the number of classes of a ``multiclass`` task; by default up to the highest one in the labels.
+      confusion: [true class, predicted class], numbers of pixels.
 
     Returns:
-      What ``multilabel_metrics`` or ``multiclass_metrics`` returns, and ``rule``, the prediction in words.
+      What :func:`multiclass_metrics` returns, and ``miou`` (mean intersection over union, over the classes that occur
+      in labels or predictions) and ``iou_per_class`` (``None`` for a class in neither).
 
     Raises:
-      ValueError: if the task is neither of the two or the labels have a wrong shape or value.
+      ValueError: for a matrix that is not square, or without a pixel.
     """
-    if task == "multilabel":
-        return _most_frequent_labels(train_labels, test_labels)
-    if task == "multiclass":
-        return _most_frequent_class(train_labels, test_labels, classes)
-    raise ValueError(f"task must be multilabel or multiclass, got {task!r}")
+    counts = np.asarray(confusion, np.int64)
+    if counts.ndim != 2 or counts.shape[0] != counts.shape[1] or not counts.sum():
+        raise ValueError(f"a confusion matrix must be square and not empty, got shape {counts.shape}")
+    hits, union = counts.diagonal(), counts.sum(axis=0) + counts.sum(axis=1) - counts.diagonal()
+    iou_per_class = _optional(_ratio(hits, union), union > 0)
+    return {"miou": _mean(iou_per_class), **_confusion_scores(counts), "iou_per_class": iou_per_class}
+
+
+def most_frequent_labels(train_labels: npt.ArrayLike, test_labels: npt.ArrayLike) -> dict[str, Any]:
+    """Score the best fixed set of labels: the k most frequent ones, with the k of the highest micro-F1 in training.
+
+    Args:
+      train_labels: [samples, classes] of 0 and 1.
+      test_labels: the same for the test set.
+
+    Returns:
+      What :func:`multilabel_metrics` returns, and ``rule``, the prediction in words.
+
+    Raises:
+      ValueError: if labels have a wrong shape or value.
+    """
+    train, _ = _checked_multilabel(train_labels, train_labels)
+    test, _ = _checked_multilabel(test_labels, test_labels)
+    if train.shape[1] != test.shape[1]:
+        raise ValueError(f"training and test labels differ in classes: {train.shape[1]} and {test.shape[1]}")
+    counts = train.sum(axis=0)
+    order = np.argsort(-counts, kind="stable")
+    sizes = np.arange(1, len(order) + 1)
+    micro_f1 = _ratio(2 * np.cumsum(counts[order]), counts.sum() + len(train) * sizes)
+    size = int(sizes[micro_f1.argmax()])
+    fixed = np.zeros(train.shape[1], bool)
+    fixed[order[:size]] = True
+    predicted = np.broadcast_to(fixed, test.shape)
+    # A constant score has one step in recall, so its average precision is the share of positives.
+    average_precisions = [float(share) if share > 0 else None for share in test.mean(axis=0)]
+    rule = "the most frequent label" if size == 1 else f"the {size} most frequent labels"
+    return {**_multilabel_scores(test, predicted, average_precisions), "rule": f"{rule} for every sample"}
+
+
+def most_frequent_class(train_labels: npt.ArrayLike, test_labels: npt.ArrayLike, classes: int) -> dict[str, Any]:
+    """Score the most frequent class of the training labels as the answer for every sample.
+
+    Args:
+      train_labels: [samples] of integers.
+      test_labels: the same for the test set.
+      classes: how many there are.
+
+    Returns:
+      What :func:`multiclass_metrics` returns, and ``rule``, the prediction in words.
+
+    Raises:
+      ValueError: if labels have a wrong shape or value.
+    """
+    train, test = _checked_classes(train_labels, classes), _checked_classes(test_labels, classes)
+    confusion = _confusion(test, np.full(len(test), np.bincount(train).argmax()), classes)
+    return {**_confusion_scores(confusion), "rule": "the most frequent class for every sample"}
 
 
 def average_precision(truth: npt.NDArray[Any], scores: npt.NDArray[Any]) -> float | None:
@@ -127,15 +171,14 @@ def _checked_multilabel(labels: npt.ArrayLike, scores: npt.ArrayLike) -> tuple[n
     return truth.astype(bool), values
 
 
-def _checked_classes(labels: npt.ArrayLike, classes: int | None = None) -> npt.NDArray[np.int64]:
+def _checked_classes(labels: npt.ArrayLike, classes: int) -> npt.NDArray[np.int64]:
     truth = np.asarray(labels)
     if truth.ndim != 1 or truth.size == 0 or not np.issubdtype(truth.dtype, np.integer):
         raise ValueError(
             f"labels must be [samples] of integers and not empty, got shape {truth.shape} of {truth.dtype}"
         )
-    if truth.min() < 0 or (classes is not None and truth.max() >= classes):
-        limit = "be 0 or more" if classes is None else f"lie in [0, {classes})"
-        raise ValueError(f"labels must {limit}, got {truth.min()} to {truth.max()}")
+    if truth.min() < 0 or truth.max() >= classes:
+        raise ValueError(f"labels must lie in [0, {classes}), got {truth.min()} to {truth.max()}")
     return truth.astype(np.int64)
 
 
@@ -170,11 +213,14 @@ def _multilabel_scores(
     }
 
 
-def _multiclass_scores(truth: npt.NDArray[np.int64], predicted: npt.NDArray[np.int64], classes: int) -> dict[str, Any]:
-    confusion = np.bincount(truth * classes + predicted, minlength=classes * classes).reshape(classes, classes)
+def _confusion(truth: npt.NDArray[np.int64], predicted: npt.NDArray[Any], classes: int) -> npt.NDArray[np.int64]:
+    return np.bincount(truth * classes + predicted, minlength=classes * classes).reshape(classes, classes)
+
+
+def _confusion_scores(confusion: npt.NDArray[np.int64]) -> dict[str, Any]:
     hits, support, claimed = confusion.diagonal(), confusion.sum(axis=1), confusion.sum(axis=0)
     f1_per_class = _optional(_ratio(2 * hits, support + claimed), support + claimed > 0)
-    accuracy = float(hits.sum() / len(truth))
+    accuracy = float(hits.sum() / confusion.sum())
     return {
         "accuracy": accuracy,
         "f1_micro": accuracy,
@@ -183,35 +229,4 @@ def _multiclass_scores(truth: npt.NDArray[np.int64], predicted: npt.NDArray[np.i
         "f1_per_class": f1_per_class,
         "support": support.tolist(),
         "confusion": confusion.tolist(),
-    }
-
-
-def _most_frequent_labels(train_labels: npt.ArrayLike, test_labels: npt.ArrayLike) -> dict[str, Any]:
-    train, _ = _checked_multilabel(train_labels, train_labels)
-    test, _ = _checked_multilabel(test_labels, test_labels)
-    if train.shape[1] != test.shape[1]:
-        raise ValueError(f"training and test labels differ in classes: {train.shape[1]} and {test.shape[1]}")
-    counts = train.sum(axis=0)
-    order = np.argsort(-counts, kind="stable")
-    sizes = np.arange(1, len(order) + 1)
-    micro_f1 = _ratio(2 * np.cumsum(counts[order]), counts.sum() + len(train) * sizes)
-    size = int(sizes[micro_f1.argmax()])
-    fixed = np.zeros(train.shape[1], bool)
-    fixed[order[:size]] = True
-    predicted = np.broadcast_to(fixed, test.shape)
-    # A constant score has one step in recall, so its average precision is the share of positives.
-    average_precisions = [float(share) if share > 0 else None for share in test.mean(axis=0)]
-    rule = "the most frequent label" if size == 1 else f"the {size} most frequent labels"
-    return {**_multilabel_scores(test, predicted, average_precisions), "rule": f"{rule} for every sample"}
-
-
-def _most_frequent_class(
-    train_labels: npt.ArrayLike, test_labels: npt.ArrayLike, classes: int | None
-) -> dict[str, Any]:
-    train, test = _checked_classes(train_labels, classes), _checked_classes(test_labels, classes)
-    classes = classes or int(max(train.max(), test.max())) + 1
-    fixed = np.bincount(train).argmax()
-    return {
-        **_multiclass_scores(test, np.full(len(test), fixed), classes),
-        "rule": "the most frequent class for every sample",
     }

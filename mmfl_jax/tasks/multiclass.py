@@ -1,0 +1,62 @@
+"""One label a sample: ``[samples]`` class numbers."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+
+from mmfl_jax.tasks.metrics import most_frequent_class, multiclass_metrics
+from mmfl_jax.tasks.task import Array, Measured, Task, mirrored_class, one_class_evidence, other_class
+
+
+@dataclasses.dataclass(frozen=True)
+class Multiclass(Task):
+    """Answer which class a sample is of: softmax cross-entropy; targets are one-hot."""
+
+    name = "multiclass"
+
+    def encode(self, labels: np.ndarray) -> np.ndarray:
+        """Return ``[samples, classes]`` one-hot."""
+        return (labels[:, None] == np.arange(self.classes)).astype(np.uint8)
+
+    def counts(self, table: np.ndarray, owner: np.ndarray, owners: int) -> np.ndarray:
+        """Return numbers of samples of each class, then of samples."""
+        found = np.bincount(owner * self.classes + table, minlength=owners * self.classes)
+        found = found.reshape(owners, self.classes)
+        return np.concatenate([found, np.bincount(owner, minlength=owners)[:, None]], axis=1)
+
+    def sorting_class(self, table: np.ndarray) -> np.ndarray:
+        """Return a sample's label."""
+        return table.astype(np.int64)
+
+    def wrong(self, labels: np.ndarray, chosen: np.ndarray, rng: np.random.Generator, kind: str) -> np.ndarray:
+        """Return another class where ``chosen``."""
+        return other_class(labels, chosen, self.classes, rng)
+
+    def flipped(self, labels: np.ndarray) -> np.ndarray:
+        """Return the class on the other end."""
+        return mirrored_class(labels, self.classes)
+
+    def loss(self, logits: Array, targets: Array) -> Array:
+        """Return softmax cross-entropy."""
+        return optax.softmax_cross_entropy(logits, targets.astype(logits.dtype)).mean()
+
+    def predict(self, logits: Array) -> Array:
+        """Return probabilities that sum to 1."""
+        return jax.nn.softmax(logits)
+
+    def evidence(self, counts: Array) -> Array:
+        """Return log shares."""
+        return one_class_evidence(counts)
+
+    def scores(self, targets: np.ndarray, measured: Measured) -> dict[str, Any]:
+        """Return accuracy, F1 and the confusion matrix."""
+        return multiclass_metrics(targets.argmax(axis=1), measured.rows["probabilities"])
+
+    def baseline(self, train: np.ndarray, test: np.ndarray) -> dict[str, Any]:
+        """Answer the most frequent class of the training samples."""
+        return most_frequent_class(train, test, self.classes)
