@@ -51,9 +51,9 @@ def open_dynamicworld(
 ) -> RasterArchive:
     """Open Dynamic World's labels (PANGAEA 933475), joined with images.
 
-    ``directory`` holds ``Experts/{EH,WH}/BIOME``, ``Non_expert/WorkForce/{EH,WH}/BIOME``, ``dw_test``, or some of them, as
-    published, and a folder of GeoTIFFs for each modality (``S1``, ``S2``, ...), in which images have the names of their
-    labels, in folders or not. The tiles of ``dw_test``, on which experts agreed, are the test split; other
+    ``directory`` holds ``Experts/{EH,WH}/BIOME``, ``Non_expert/WorkForce/{EH,WH}/BIOME``, ``dw_test``, or some of them,
+    as published, and a folder of GeoTIFFs for each modality (``S1``, ``S2``, ...), in which images have the names of
+    their labels, in folders or not. The tiles of ``dw_test``, on which experts agreed, are the test split; other
     labels of their places are left out. Labels without any image are left out and counted.
 
     Args:

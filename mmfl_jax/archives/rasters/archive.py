@@ -172,12 +172,13 @@ class RasterArchive(Archive):
     def read(self, modality: str, indices: np.ndarray) -> np.ndarray:
         """Read images on the grid of their labels, several files at a time, each file once."""
         indices = self.checked(modality, indices)
-        images = np.full((len(indices), *self.modalities[modality].shape), np.nan, np.float32)
+        images = np.empty((len(indices), *self.modalities[modality].shape), np.float32)
 
         def fill(group: tuple[int, np.ndarray]) -> None:
             tile, places = group
             image = self._images[modality][tile]
             if image is None:
+                images[places] = np.nan
                 return
             windows = [self._window(index) for index in indices[places]]
             pixels = read_windows(image, self._grids[tile], windows, self._method)

@@ -23,6 +23,7 @@ class Image:
         dtype: of its pixels.
         names: the bands' descriptions; None where not every band has one of its own.
         direct: whether its pixels are those of the labels.
+        gaps: whether pixels can be without a value.
         present: [windows] whether there is any value.
     """
 
@@ -31,6 +32,7 @@ class Image:
     dtype: str
     names: tuple[str, ...] | None
     direct: bool
+    gaps: bool
     present: np.ndarray
 
 
@@ -51,25 +53,26 @@ def look(path: str, label_path: str, label: Grid, windows: list[Window], method:
             raise UserError(f"{path}: cannot be brought to its labels in {label_path}: {where}")
         if not grids.overlaps(own, where):
             raise UserError(f"{path}: does not overlap with its labels in {label_path}; are the files of one place?")
-        direct = grids.is_same(own, label, where)
-        if not may_miss(file) and (direct or grids.covers(own, where)):
+        direct, gaps = grids.is_same(own, label, where), may_miss(file)
+        if not gaps and (direct or grids.covers(own, where)):
             present = np.ones(len(windows), bool)
         elif direct:
             present = np.array([_has_value(file, window) for window in windows], bool)
         else:
-            whole = grids.align(read_image(file), own, label, method)
+            whole = grids.align(read_image(file, None, gaps), own, label, method)
             present = np.array([not np.isnan(_cut(whole, window)).all() for window in windows], bool)
         names = tuple(str(name or "").strip() for name in file.descriptions)
         told = all(name and name.isprintable() for name in names) and len(set(names)) == len(names)
-        return Image(path, file.count, file.dtypes[0], names if told else None, direct, present)
+        return Image(path, file.count, file.dtypes[0], names if told else None, direct, gaps, present)
 
 
 def read_windows(image: Image, label: Grid, windows: list[Window], method: str) -> list[np.ndarray]:
     """Read the windows of an image on the labels' grid, float32 [bands, height, width] each."""
     with opened(image.path) as file:
         if image.direct:
-            return [read_image(file, window) for window in windows]
-        whole = grids.align(read_image(file), Grid.of(file), label, method)
+            whole_tile = ((0, label.height), (0, label.width))
+            return [read_image(file, None if window == whole_tile else window, image.gaps) for window in windows]
+        whole = grids.align(read_image(file, None, image.gaps), Grid.of(file), label, method)
         return [_cut(whole, window) for window in windows]
 
 

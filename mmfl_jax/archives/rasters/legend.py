@@ -66,7 +66,7 @@ class Legend:
 
     @functools.cached_property
     def _table(self) -> tuple[int, int, np.ndarray]:
-        """Return the values just below and above those of the classes, and uint8 class numbers from one to the other."""
+        """Return the values just below and above those of the classes, and the class numbers in between."""
         low, high = self.values[0] - 1, self.values[-1] + 1
         table = np.full(high - low + 1, IGNORED, np.uint8)
         table[np.array(self.values) - low] = np.arange(len(self.values))
@@ -91,8 +91,8 @@ def read_legend(path: str) -> Legend:
     A value without a name is ignored.
 
     Raises:
-        UserError: a file that cannot be read, a column, value or colour that is missing or wrong, a value or name that is
-            there twice.
+        UserError: a file that cannot be read, a column, value or colour that is missing or wrong, a value or a name
+            that is there twice.
     """
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:

@@ -20,6 +20,7 @@ LULC = Legend(
     ("water", "trees", "flooded vegetation", "crops", "built", "bare", "snow and ice", "cloud", "rangeland"),
     ("#419bdf", "#397d49", "#7a87c6", "#e49635", "#c4281b", "#a59b8f", "#f0f0f0", "#616161", "#e3e2c3"),
     frozenset({0}),
+    keeps_nodata=False,
 )
 
 
