@@ -6,10 +6,15 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+import pytest
 import rasterio
 from rasterio.errors import NotGeoreferencedWarning
 
+from mmfl_jax import archives
+from mmfl_jax.errors import UserError
+
 UTM = "EPSG:32633"
+NAMES = ("north", "east", "south", "west")
 
 
 def write(path, pixels, *, crs=UTM, origin=(500000, 5000000), step=10.0, nodata=None, names=None, mask=None, **more):
@@ -69,3 +74,21 @@ def cut_short(path, keep=0.6):
     """Leave the first part of a file."""
     data = Path(path).read_bytes()
     Path(path).write_bytes(data[: int(keep * len(data))])
+
+
+def tree(root, names=NAMES, size=16):
+    """Write a folder of tiles with two modalities, and return it."""
+    for number, name in enumerate(names):
+        place = {"origin": (500000 + 1000 * number, 5000000)}
+        write(root / "S1" / f"{name}.tif", image(number, 2, size, size), **place)
+        write(root / "S2" / f"{name}.tif", image(10 + number, 3, size, size, "uint16"), **place)
+        write(root / "labels" / f"{name}.tif", labels(20 + number, size, size), **place)
+    return root
+
+
+def refusal(reference, **options):
+    """Return the line by which an archive is refused."""
+    with pytest.raises(UserError) as caught:
+        archives.open(reference, **options)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)

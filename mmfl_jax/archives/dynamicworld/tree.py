@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import re
 from dataclasses import dataclass
@@ -11,8 +10,8 @@ import numpy as np
 
 from mmfl_jax.archives.base import check_modality, choose_modalities
 from mmfl_jax.archives.rasters.archive import RasterArchive, Tiles
-from mmfl_jax.archives.rasters.gdal import list_rasters, subfolders
 from mmfl_jax.archives.rasters.legend import Legend
+from mmfl_jax.archives.rasters.listing import by_modality, list_rasters, read_csv, subfolders
 from mmfl_jax.errors import UserError
 
 ANNOTATORS = {"experts": "expert", "non_expert": "non-expert"}
@@ -138,27 +137,20 @@ def _label(name: str, path: str, annotator: str) -> Label:
 
 def _listed(path: str) -> set[str]:
     """Return the names of the tiles that ``meta.csv`` lists."""
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path}: cannot be read as csv ({error})") from error
-    if not rows or "filename" not in rows[0]:
+    header, *rows = read_csv(path) or [[]]
+    if "filename" not in header:
         raise UserError(f"{path}: no column filename with names of tiles; take the published file")
-    return {re.sub(r"\.tiff?$", "", str(row["filename"] or "").strip()) for row in rows}
+    names = [row[header.index("filename")] for row in rows if len(row) == len(header)]
+    return {re.sub(r"\.tiff?$", "", name) for name in names}
 
 
 def _images(
     directory: str, folders: dict[str, str], wanted: tuple[str, ...] | None, needed: set[str], example: str
 ) -> dict[str, dict[str, str]]:
     """Return by modality the paths of its images by the label's name."""
-    known: dict[str, str] = {}
-    for name, path in folders.items():
-        if name.lower() in (*ANNOTATORS, TEST, *NO_IMAGES):
-            continue
-        if name.lower() in known:
-            raise UserError(f"{path}: the modality of {known[name.lower()]} as well; rename one of the folders")
-        known[name.lower()] = path
+    known = by_modality(
+        {name: path for name, path in folders.items() if name.lower() not in (*ANNOTATORS, TEST, *NO_IMAGES)}
+    )
     if not known:
         raise UserError(
             f"{directory}: labels but no images; put Sentinel-1 and Sentinel-2 tiles of the labels' names (such as "

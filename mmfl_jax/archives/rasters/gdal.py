@@ -15,7 +15,6 @@ from mmfl_jax.archives.base import FILL
 from mmfl_jax.errors import UserError, one_line
 
 THREADS = min(16, 2 * (os.cpu_count() or 1))
-SUFFIXES = (".tif", ".tiff")
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -129,45 +128,3 @@ def exact(nodata: float, dtype: np.dtype) -> Any:
 
 def _is_valid(flags: list[Any]) -> bool:
     return any(flag.name == "all_valid" for flag in flags)
-
-
-def list_rasters(folder: str) -> dict[str, str]:
-    """Return path by name, the path within the folder less its ending, of all GeoTIFFs in a folder and below.
-
-    Raises:
-        UserError: a folder that cannot be listed, a name that two files have or that cannot be shown.
-    """
-    found: dict[str, str] = {}
-
-    def fail(error: OSError) -> None:
-        raise UserError(f"{error.filename}: cannot be listed ({error.strerror})") from error
-
-    for parent, folders, files in os.walk(folder, onerror=fail):
-        # Hidden names and __MACOSX are what archivers leave behind.
-        folders[:] = sorted(name for name in folders if not name.startswith((".", "__")))
-        for file in sorted(files):
-            name, suffix = os.path.splitext(file)
-            if suffix.lower() not in SUFFIXES or file.startswith("."):
-                continue
-            path = os.path.join(parent, file)
-            if not path.isprintable():
-                raise UserError(f"{path!r}: a name with characters that cannot be shown; rename it")
-            name = os.path.relpath(os.path.join(parent, name), folder).replace(os.sep, "/")
-            if name in found:
-                raise UserError(f"{path}: {found[name]} has the same name; take one of them away")
-            found[name] = path
-    return dict(sorted(found.items()))
-
-
-def subfolders(directory: str) -> dict[str, str]:
-    """Return path by name of the folders in a directory, less those that archivers and systems leave behind.
-
-    Raises:
-        UserError: a directory that cannot be listed.
-    """
-    try:
-        with os.scandir(directory) as entries:
-            found = {e.name: e.path for e in entries if e.is_dir() and not e.name.startswith((".", "__"))}
-    except OSError as error:
-        raise UserError(f"{directory}: cannot be listed ({error.strerror})") from error
-    return dict(sorted(found.items()))

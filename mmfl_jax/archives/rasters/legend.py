@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import functools
 import os
 import re
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mmfl_jax.archives.base import IGNORED
+from mmfl_jax.archives.rasters.listing import read_csv
 from mmfl_jax.errors import UserError
 
 # Values of a raster may lie so far apart; class numbers are far closer.
@@ -94,18 +94,13 @@ def read_legend(path: str) -> Legend:
         UserError: a file that cannot be read, a column, value or colour that is missing or wrong, a value or a name
             that is there twice.
     """
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, skipinitialspace=True)
-            rows = list(reader)
-            columns = [str(name).strip().lower() for name in reader.fieldnames or ()]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path}: cannot be read as csv in UTF-8 ({error})") from error
+    header, *rows = read_csv(path) or [[]]
+    columns = [name.lower() for name in header]
     if not {"value", "name"} <= set(columns):
         raise UserError(f"{path}: columns {', '.join(columns) or 'none'}; value, name and perhaps color are needed")
     classes: dict[int, tuple[str, str]] = {}
     for number, row in enumerate(rows, 1):
-        cells = dict(zip(columns, (str(cell or "").strip() for cell in row.values())))
+        cells = dict.fromkeys(columns, "") | dict(zip(columns, row))
         try:
             value = int(cells["value"])
         except ValueError:

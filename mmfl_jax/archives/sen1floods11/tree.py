@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 import os
 
 import numpy as np
 
 from mmfl_jax.archives.base import choose_modalities
 from mmfl_jax.archives.rasters.archive import RasterArchive, Tiles
-from mmfl_jax.archives.rasters.gdal import list_rasters
 from mmfl_jax.archives.rasters.legend import Legend
+from mmfl_jax.archives.rasters.listing import list_rasters, read_csv
 from mmfl_jax.errors import UserError
 
 FOLDERS = {"s1": "S1Hand", "s2": "S2Hand"}
@@ -124,14 +123,9 @@ def _splits(directory: str) -> dict[str, str] | None:
 
 def _listed(path: str) -> list[str]:
     """Return the chips of a list, whose lines are the names of an image and of a label raster."""
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            rows = [row for row in csv.reader(file) if any(cell.strip() for cell in row)]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path}: cannot be read as csv ({error})") from error
     chips = []
-    for number, row in enumerate(rows, 1):
-        chip, found, _ = row[0].strip().partition("_S1Hand")
+    for number, row in enumerate(read_csv(path), 1):
+        chip, found, _ = row[0].partition("_S1Hand")
         if not found:
             raise UserError(
                 f"{path}: line {number} begins with {row[0][:80]!r}; lines are such as "

@@ -8,8 +8,8 @@ import numpy as np
 
 from mmfl_jax.archives.base import check_modality, choose_modalities
 from mmfl_jax.archives.rasters.archive import RasterArchive, Tiles
-from mmfl_jax.archives.rasters.gdal import list_rasters, subfolders
 from mmfl_jax.archives.rasters.legend import LEGEND, Legend, read_legend
+from mmfl_jax.archives.rasters.listing import by_modality, list_rasters, subfolders
 from mmfl_jax.archives.tiles.table import read_table
 from mmfl_jax.errors import UserError
 
@@ -86,21 +86,17 @@ def _images(
     directory: str, folders: dict[str, str], wanted: tuple[str, ...] | None, names: list[str]
 ) -> tuple[dict[str, list[str]], dict[str, object]]:
     """Return by modality the path of each tile's image, empty where there is none, and what is to be told."""
-    by_modality: dict[str, str] = {}
-    for name, path in folders.items():
-        if name.lower() in by_modality:
-            raise UserError(f"{path}: the modality of {by_modality[name.lower()]} as well; rename one of the folders")
-        by_modality[name.lower()] = path
-    if not by_modality:
+    known = by_modality(folders)
+    if not known:
         raise UserError(f"{directory}: no folder of images beside the labels; a folder for each modality is needed")
-    chosen = choose_modalities(wanted, by_modality, directory)
+    chosen = choose_modalities(wanted, known, directory)
     images, notes = {}, dict[str, object]()
     for modality in chosen:
         check_modality(modality, directory)
-        found = list_rasters(by_modality[modality])
+        found = list_rasters(known[modality])
         if not found:
             raise UserError(
-                f"{by_modality[modality]}: no GeoTIFF in it; put images there, take the folder away, or name the "
+                f"{known[modality]}: no GeoTIFF in it; put images there, take the folder away, or name the "
                 "others by modalities"
             )
         images[modality] = [found.get(name, "") for name in names]
@@ -108,7 +104,7 @@ def _images(
             notes.setdefault("left_out_without_label_raster", {})[modality] = int(strangers)  # type: ignore[index]
         if not any(images[modality]):
             raise UserError(
-                f"{by_modality[modality]}: none of its {len(found)} images has the name of a label raster; images are "
+                f"{known[modality]}: none of its {len(found)} images has the name of a label raster; images are "
                 f"called such as {next(iter(found))}, labels such as {names[0]}"
             )
     return images, notes

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from mmfl_jax.archives.base import SPLITS, first_missing
-from mmfl_jax.archives.rasters.gdal import SUFFIXES
+from mmfl_jax.archives.rasters.listing import SUFFIXES
 from mmfl_jax.errors import UserError, one_line
 
 TABLES = ("metadata.csv", "metadata.parquet")
