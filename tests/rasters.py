@@ -32,13 +32,12 @@ def write(path, pixels, *, crs=UTM, origin=(500000, 5000000), step=10.0, nodata=
             rasterio.open(
                 path,
                 "w",
-                driver="GTiff",
                 height=height,
                 width=width,
                 count=bands,
                 dtype=pixels.dtype,
                 nodata=nodata,
-                **options,
+                **({"driver": "GTiff"} | options),
             ) as file,
         ):
             file.write(pixels)

@@ -233,7 +233,7 @@ def test_a_damaged_label_and_image_are_left_out(tmp_path):
     root = write_tree(tmp_path)
     (root / "Non_expert" / "WorkForce" / "EH" / "7" / f"{CROWD[0]}.tif").write_bytes(b"")
     (root / "S2" / f"{EXPERT[1]}.tif").write_bytes(b"")
-    with pytest.warns(UserWarning, match="2 of 21 files cannot be read and are left out"):
+    with pytest.warns(UserWarning, match="2 of 20 files cannot be read and are left out"):
         archive = opened(root)
     # The one's label and the other's only image are gone.
     assert CROWD[0] not in archive.attribute("tile")

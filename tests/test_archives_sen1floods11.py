@@ -108,6 +108,10 @@ def test_a_file_cut_short_is_left_out(tmp_path):
     assert archive.absent("s1").tolist() == [True, False, False, False, False]
 
 
+def chip_number(path):
+    return CHIPS.index(path.stem.rpartition("_")[0])
+
+
 def spoil(root, what):
     hand, lists = root / HAND, root / LISTS
     s1, label = hand / "S1Hand" / "Ghana_1_S1Hand.tif", hand / "LabelHand" / "Ghana_1_LabelHand.tif"
@@ -132,7 +136,7 @@ def spoil(root, what):
             return f"{hand}/S1Hand/more/{s1.name}: {s1} has the same name; take one of them away"
         case "bands":
             for path in (hand / "S1Hand").iterdir():
-                write(path, image(0, 3), origin=(CHIPS.index(path.stem.removesuffix("_S1Hand")), 7.5), **WGS)
+                write(path, image(0, 3), origin=(chip_number(path), 7.5), **WGS)
             return f"{s1}: 3 bands; s1 of sen1floods11 has 2: VV, VH"
         case "a label":
             write(label, labels(0, values=(0, 1, 2), dtype="int16"), origin=(0, 7.5), **WGS)
@@ -144,6 +148,10 @@ def spoil(root, what):
             for path in (hand / "LabelHand").iterdir():
                 write(path, np.full((16, 16), -1, np.int16))
             return f"{root}: all pixels of 5 label rasters are ignored (-1); two classes are needed"
+        case "no radar":
+            for path in (hand / "S1Hand").iterdir():
+                write(path, np.full((2, 16, 16), np.nan, np.float32), **WGS, origin=(chip_number(path), 7.5))
+            return f"{root}: modality 's1' has no value in any of 5 samples; leave it out by modalities"
         case "another place":
             write(s1, image(0), origin=(40, 7.5), **WGS)
             return f"{s1}: does not overlap with its labels in {label}; are the files of one place?"
@@ -183,6 +191,7 @@ def spoil(root, what):
         "bands",
         "a label",
         "all ignored",
+        "no radar",
         "another place",
         "a list less",
         "a chip in two lists",

@@ -7,15 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import rasterio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from rasterio.warp import Resampling, reproject
-from rasters import NAMES, UTM, image, labels, own, refusal, tree, write
+from rasters import NAMES, image, labels, own, refusal, tree, write
 
 from mmfl_jax import Federation, archives
-from mmfl_jax.archives.rasters import grids
-from mmfl_jax.archives.rasters.grids import Grid
 from mmfl_jax.errors import UserError
 
 REAL = Path(__file__).parents[2] / "shared" / "data" / "tiles"
@@ -126,79 +122,15 @@ def test_shuffled_blocks_are_read_as_in_order(tmp_path):
         np.testing.assert_array_equal(read(order), read(everything(archive))[order])
 
 
-@pytest.mark.parametrize("step, origin", [(20, (0, 0)), (5, (0, 0)), (10, (3, -4)), (20, (-17, 22)), (7, (-9, 5))])
-def test_images_on_another_grid_are_brought_to_their_labels(tmp_path, step, origin):
-    size = int(400 // step)
-    source = image(0, 3, size, size)
-    corner = (500000 + origin[0], 5000000 + origin[1])
-    write(tmp_path / "s1" / "a.tif", source, origin=corner, step=step)
-    write(tmp_path / "labels" / "a.tif", labels(0, 24, 24), origin=(500050, 4999950))
-    found = np.moveaxis(opened(tmp_path).read("s1", [0])[0], -1, 0)
-    expected = np.full((3, 24, 24), np.nan, np.float32)
-    reproject(
-        source,
-        expected,
-        src_transform=rasterio.Affine(step, 0, corner[0], 0, -step, corner[1]),
-        src_crs=UTM,
-        src_nodata=np.nan,
-        dst_transform=rasterio.Affine(10, 0, 500050, 0, -10, 4999950),
-        dst_crs=UTM,
-        dst_nodata=np.nan,
-        resampling=Resampling.bilinear,
-        tolerance=0,
-    )
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-3)
-
-
-def test_images_of_another_reference_system_are_warped(tmp_path):
-    """A plane of longitude stays that plane, wherever its pixels lie."""
-    from rasterio.warp import transform
-
-    west, north, step = 14.99, 45.16, 0.0001
-    longitude = west + (np.arange(200) + 0.5) * step
-    write(tmp_path / "s1" / "a.tif", np.tile(longitude, (200, 1)), crs="EPSG:4326", origin=(west, north), step=step)
-    write(tmp_path / "labels" / "a.tif", labels(0, 32, 32), origin=(500000, 5000000))
-    found = opened(tmp_path).read("s1", [0])[0, ..., 0]
-    rows, columns = np.mgrid[:32, :32] + 0.5
-    xs, _ = transform(UTM, "EPSG:4326", (500000 + 10 * columns).ravel(), (5000000 - 10 * rows).ravel())
-    # A float32 of 15 degrees is exact to a hundredth of a pixel; GDAL warps to an eighth of one.
-    np.testing.assert_allclose(found.ravel(), xs, atol=0.2 * step)
-
-
-@given(
-    st.integers(2, 40),
-    st.integers(1, 60),
-    st.floats(0.2, 4),
-    st.floats(-5, 5),
-    st.sampled_from(["bilinear", "nearest"]),
-)
-@settings(deadline=None)
-def test_aligned_ramps_are_ramps(source, target, scale, offset, method):
-    """Bilinear keeps what is linear where all that it weighs lies inside; nearest is off by half a pixel."""
-    ramp = np.tile(np.arange(source, dtype=np.float32), (1, 3, 1))
-    image_grid = Grid(3, source, (1, 0, 0, 0, -1, 0), "")
-    label_grid = Grid(3, target, (scale, 0, offset, 0, -1, 0), "")
-    found = grids.align(ramp, image_grid, label_grid, method)[0, 1]
-    centre = (np.arange(target) + 0.5) * scale + offset - 0.5
-    reach = max(1, scale) if method == "bilinear" else 0
-    inside = (centre >= reach) & (centre <= source - 1 - reach)
-    off = 0.51 if method == "nearest" else 0.02 if scale <= 1 else 0.5
-    np.testing.assert_allclose(found[inside], centre[inside], atol=off)
-    outside = (centre < -0.5 - 0.02) | (centre > source - 0.5 + 0.02)
-    assert np.isnan(found[outside]).all()
-    assert not np.isnan(found[(centre > -0.48) & (centre < source - 0.52)]).any()
-
-
-def test_sizes_without_georeference_are_multiples(tmp_path):
-    write(tmp_path / "fine" / "a.tif", fine := image(0, 1, 32, 32), origin=None)
-    write(tmp_path / "coarse" / "a.tif", coarse := image(1, 1, 8, 8), origin=None)
-    write(tmp_path / "labels" / "a.tif", labels(0), origin=None)
-    archive = opened(tmp_path, resampling="nearest")
-    np.testing.assert_array_equal(archive.read("coarse", [0])[0, ..., 0], np.repeat(np.repeat(coarse[0], 2, 0), 2, 1))
-    smooth = opened(tmp_path).read("fine", [0])[0, ..., 0]
-    # A triangle over four pixels, as GDAL's bilinear warping has it where pixels grow.
-    weights = np.array([0.125, 0.375, 0.375, 0.125])
-    np.testing.assert_allclose(smooth[3, 5], weights @ fine[0, 5:9, 9:13] @ weights, rtol=1e-5)
+@pytest.mark.parametrize("options", [{"sparse_ok": True}, {"driver": "COG"}, {"tiled": True, "interleave": "band"}])
+def test_files_of_other_makes(tmp_path, options):
+    pixels = image(0, 3, 300, 300, "uint16")
+    pixels[:, 100:] = 0  # not stored where the file is sparse
+    write(tmp_path / "s2" / "a.tif", pixels, **options)
+    write(tmp_path / "labels" / "a.tif", raster := labels(0, 300, 300), **options)
+    archive = opened(tmp_path)
+    np.testing.assert_array_equal(np.moveaxis(archive.read("s2", [0])[0], -1, 0), pixels)
+    np.testing.assert_array_equal(np.array([1, 2, 4])[archive.read_labels([0])[0]], raster)
 
 
 def test_nodata_masks_and_fill_values_are_missing(tmp_path):

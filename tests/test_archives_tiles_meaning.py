@@ -40,6 +40,22 @@ def test_nodata_255_and_negative_values_are_no_label(tmp_path):
     assert archive.labels.sum(1).tolist() == [(found[0] != IGNORED).sum(), 256]
 
 
+def test_classes_are_those_of_samples_where_no_legend_says_more(tmp_path):
+    for name, values in (("a", (0, 1, 4)), ("b", (1, 4)), ("c", (1, 4, 9))):
+        write(tmp_path / "labels" / f"{name}.tif", labels(0, values=values))
+        if name != "c":  # a label without an image is no sample
+            write(tmp_path / "s1" / f"{name}.tif", image(0))
+    archive = opened(tmp_path)
+    assert archive.class_names == ("class 0", "class 1", "class 4")
+    assert archive.labels.shape == (2, 3)
+    (tmp_path / "classes.csv").write_text("value,name\n0,land\n1,water\n4,ice\n9,cloud\n")
+    assert opened(tmp_path).labels[:, 3].tolist() == [0, 0]
+    (tmp_path / "classes.csv").unlink()
+    for name in "ab":
+        write(tmp_path / "labels" / f"{name}.tif", np.full((16, 16), 4, np.uint8))
+    assert "one class alone in the label rasters, 'class 4'" in error(tmp_path)
+
+
 def test_lulc_is_assumed_to_be_land_cover_where_its_values_fit(tmp_path):
     write(tmp_path / "s1" / "a.tif", image(0))
     write(tmp_path / "LULC" / "a.tif", labels(0, values=(0, 1, 5, 9)))

@@ -94,7 +94,7 @@ def spoil(root, what):
         case "one class":
             for path in (root / "labels").iterdir():
                 write(path, np.full((16, 16), 3, np.uint8))
-            return f"{root}: one class alone in 4 label rasters, 'class 3'; two are needed"
+            return f"{root}: one class alone in the label rasters, 'class 3'; two are needed"
         case "no classes":
             write(label, np.arange(400, dtype=np.uint16).reshape(20, 20), origin=here)
             return f"{root}: 399 different values from 0 to 399 in label rasters; there may be 255 classes"

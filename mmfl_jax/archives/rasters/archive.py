@@ -20,6 +20,7 @@ from mmfl_jax.archives.rasters.labels import (
     choose_legend,
     count_classes,
     count_labels,
+    occurring,
     read_labels,
     window_of,
 )
@@ -94,7 +95,6 @@ class RasterArchive(Archive):
         self._size = _common_size(self._grids, self._paths, image_size)
         self._blocks = [blocks_of(grid, image_size) for grid in self._grids]
         self._legend = choose_legend(counted, legend, assumed, tiles.directory)
-        self.class_names, self.class_colors = self._legend.names, self._legend.colors
         labels, place = _samples(counted, self._legend, self._paths, self._blocks)
         self._images: dict[str, list[Image | None]] = {}
         self.modalities = {}
@@ -102,6 +102,9 @@ class RasterArchive(Archive):
         for row, (modality, paths) in enumerate(tiles.images.items()):
             present[row] = self._look(modality, [paths[number] for number in read], tiles.channels, damaged)
         self._place = self._keep(labels, place, present, tiles.directory)
+        if legend is None:
+            self._legend, self.labels = occurring(self._legend, self.labels, tiles.directory)
+        self.class_names, self.class_colors = self._legend.names, self._legend.colors
         origin = np.array(read)[self._place[:, 0]]
         self.attributes = {
             "tile": np.array(tiles.names)[origin],
@@ -119,7 +122,7 @@ class RasterArchive(Archive):
             "damaged": damaged[:LISTED],
         }
         if damaged:
-            files = sum(map(len, (tiles.labels, *tiles.images.values())))
+            files = sum(sum(map(bool, paths)) for paths in (tiles.labels, *tiles.images.values()))
             lines = f"{len(damaged)} of {files} files cannot be read and are left out, first {damaged[0]}"
             warnings.warn(f"{tiles.directory}: {lines}", stacklevel=3)
 
@@ -162,6 +165,11 @@ class RasterArchive(Archive):
             )
         self.labels = labels[rows]
         self._absent = {modality: ~there[rows] for modality, there in zip(self.modalities, present)}
+        if nothing := [modality for modality, absent in self._absent.items() if absent.all()]:
+            raise UserError(
+                f"{directory}: modality {nothing[0]!r} has no value in any of {len(rows)} samples; leave it out by "
+                "modalities"
+            )
         self.notes = {
             "left_out_without_label": int((~labelled).sum()),
             "left_out_without_image": int((labelled & ~seen).sum()),

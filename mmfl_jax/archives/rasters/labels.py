@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from mmfl_jax.archives.base import IGNORED
 from mmfl_jax.archives.rasters.gdal import Window, opened
 from mmfl_jax.archives.rasters.grids import Grid
 from mmfl_jax.archives.rasters.legend import WIDEST, Legend, found_legend
@@ -98,16 +99,30 @@ def choose_legend(counted: list[Counted], given: Legend | None, assumed: Legend 
         raise UserError(
             f"{where}: all pixels of {len(counted)} label rasters are ignored ({found}); two classes are needed"
         )
-    if len(legend.values) < 2:
-        raise UserError(
-            f"{where}: one class alone in {len(counted)} label rasters, {legend.names[0]!r}; two are needed"
-        )
-    if len(legend.values) > 255 or legend.values[-1] - legend.values[0] >= WIDEST:
+    _check_two(legend, where)
+    if len(legend.values) > IGNORED or legend.values[-1] - legend.values[0] >= WIDEST:
         raise UserError(
             f"{where}: {len(legend.values)} different values from {legend.values[0]} to {legend.values[-1]} in label "
-            "rasters; there may be 255 classes, are these labels?"
+            f"rasters; there may be {IGNORED} classes, are these labels?"
         )
     return legend
+
+
+def occurring(legend: Legend, labels: np.ndarray, where: str) -> tuple[Legend, np.ndarray]:
+    """Return the legend and the numbers of pixels, [samples, classes], of the classes that samples have.
+
+    Raises:
+        UserError: fewer than two.
+    """
+    used = labels.any(axis=0)
+    legend = legend.only(np.array(legend.values)[used])
+    _check_two(legend, where)
+    return legend, labels[:, used]
+
+
+def _check_two(legend: Legend, where: str) -> None:
+    if len(legend.values) < 2:
+        raise UserError(f"{where}: one class alone in the label rasters, {legend.names[0]!r}; two are needed")
 
 
 def count_classes(one: Counted, legend: Legend, path: str) -> np.ndarray:
