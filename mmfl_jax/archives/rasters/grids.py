@@ -106,14 +106,19 @@ def align(pixels: np.ndarray, image: Grid, label: Grid, method: str = "bilinear"
     """
     step = _step(image, label) if same_crs(image.crs, label.crs) else None
     if step is not None and _is_straight(step, label):
-        # Two sparse products: GDAL's warping takes twenty times as long, for it knows of no missing rows and columns.
+        # Two sparse products: GDAL's warping takes five times as long (10 bands, 256 to 512 pixels).
         rows = _weights(image.height, label.height, round(step[1, 1], 9), round(step[1, 2], 6), method)
         columns = _weights(image.width, label.width, round(step[0, 0], 9), round(step[0, 2], 6), method)
         missing = np.isnan(pixels)
-        total = _product(rows, np.where(missing, np.float32(0), pixels) if missing.any() else pixels, columns)
-        present = _product(rows, (~missing if missing.any() else np.ones_like(missing[:1])).astype(np.float32), columns)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return np.where(present > 1e-6, total / present, np.float32(np.nan))
+        if missing.any():
+            total = _product(rows, np.where(missing, np.float32(0), pixels), columns)
+            present = _product(rows, (~missing).astype(np.float32), columns)
+            with np.errstate(invalid="ignore", divide="ignore"):
+                return np.where(present > 1e-6, total / present, np.float32(np.nan))
+        aligned = _product(rows, pixels, columns)
+        aligned[:, np.diff(rows.indptr) == 0] = np.nan
+        aligned[:, :, np.diff(columns.indptr) == 0] = np.nan
+        return aligned
     return _warp(pixels, image, label, method)
 
 
