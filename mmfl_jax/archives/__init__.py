@@ -62,14 +62,16 @@ def open(
     """Open an archive by its short reference.
 
     Args:
-        reference: ``twin``, ``twinscenes``, ``bigearthnet:DIR``, ``scenes:DIR``, ``arrays:FILE.npz``, or a
-            kind that was registered.
+        reference: ``twin``, ``twinscenes``, ``bigearthnet:DIR``, ``scenes:DIR``, ``tiles:DIR``,
+            ``dynamicworld:DIR``, ``sen1floods11:DIR``, ``arrays:FILE.npz``, or a kind that was registered.
         modalities: which to read, in which order; all by default.
-        image_size: height and width to bring images to; None or 0 for their own.
+        image_size: height and width to bring images to; None or 0 for their own. Tiles with labels by pixel are cut
+            into blocks of it.
         samples: for the twin how many to make (4,000 by default, 2,000 scenes), else at most so many, drawn at random;
             None or 0 for all.
         bands: of Sentinel-2: 10, or 12 with the two of 60 m.
-        resampling: ``bilinear`` or ``nearest``, for bands coarser than the image.
+        resampling: ``bilinear`` or ``nearest``, for bands coarser than the image, and tiles on another grid than their
+            labels.
         seed: of the twin's images and of the drawn samples.
 
     Raises:
@@ -151,6 +153,37 @@ def _open_scenes(location: str, options: OpenOptions) -> Archive:
     if not all(directories):
         raise UserError(f"scenes:{location}: a directory is missing beside a comma; write scenes:DIR1,DIR2")
     archive = Scenes(directories, modalities=options.modalities, image_size=options.image_size or 224)
+    return random_subset(archive, options.samples, options.seed)
+
+
+@register("tiles", "tiles:DIR  GeoTIFFs, a folder for each modality and one of label rasters, equal file names")
+def _open_tiles(location: str, options: OpenOptions) -> Archive:
+    from mmfl_jax.archives.tiles import open_tiles
+
+    return _open_rasters("tiles", open_tiles, location, options)
+
+
+@register("dynamicworld", "dynamicworld:DIR  Dynamic World's expert labels, joined with images in folders S1, S2, ...")
+def _open_dynamicworld(location: str, options: OpenOptions) -> Archive:
+    from mmfl_jax.archives.dynamicworld import open_dynamicworld
+
+    return _open_rasters("dynamicworld", open_dynamicworld, location, options)
+
+
+@register("sen1floods11", "sen1floods11:DIR  Sen1Floods11 v1.1 as published: hand-labelled floods, by country")
+def _open_sen1floods11(location: str, options: OpenOptions) -> Archive:
+    from mmfl_jax.archives.sen1floods11 import open_sen1floods11
+
+    return _open_rasters("sen1floods11", open_sen1floods11, location, options)
+
+
+def _open_rasters(kind: str, opener: Callable[..., Archive], location: str, options: OpenOptions) -> Archive:
+    archive = opener(
+        _located(f"{kind}:DIR", location),
+        modalities=options.modalities,
+        image_size=options.image_size,
+        resampling=options.resampling,
+    )
     return random_subset(archive, options.samples, options.seed)
 
 

@@ -31,11 +31,12 @@ class DataOptions:
     """Data."""
 
     archive: str = "twin"
-    """Archive: twin, twinscenes, bigearthnet:DIR, scenes:DIR or arrays:FILE.npz."""
+    """Archive: twin, twinscenes, bigearthnet:DIR, scenes:DIR, tiles:DIR, dynamicworld:DIR, sen1floods11:DIR or
+    arrays:FILE.npz."""
     modalities: str = ""
     """Modalities to use, such as s1,s2; empty for all of the archive."""
     image_size: ImageSize = 0
-    """Bring images to this many pixels a side; 0 keeps their own size."""
+    """Bring images to this many pixels a side (tiles with labels by pixel: cut into blocks); 0 keeps their own size."""
     samples: Count = 0
     """Samples to make (twin) or at most to take; 0 for the archive's default or all."""
     bands: Bands = 10

@@ -1,0 +1,1 @@
+"""What archives of label rasters share: GDAL, grids aligned by georeference, legends, tiles in blocks."""
