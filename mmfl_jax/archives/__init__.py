@@ -84,7 +84,7 @@ def open(
 
 @register("twin", "twin  synthetic BigEarthNet-MM (Sentinel-1/2, 19 classes, ten countries), made on the fly")
 def _open_twin(location: str, options: OpenOptions) -> Archive:
-    from mmfl_jax.archives.twin import Twin
+    from mmfl_jax.archives.twin.patches import Twin
 
     if location:
         raise UserError(f"twin:{location}: the twin has no location; write twin, and its size and seed as options")
@@ -99,7 +99,7 @@ def _open_twin(location: str, options: OpenOptions) -> Archive:
 
 @register("twinscenes", "twinscenes  RGB scenes of the twin, one class each, made on the fly")
 def _open_twin_scenes(location: str, options: OpenOptions) -> Archive:
-    from mmfl_jax.archives.twin_scenes import TwinScenes
+    from mmfl_jax.archives.twin.scenes import TwinScenes
 
     if location:
         raise UserError(f"twinscenes:{location}: the twin has no location; write twinscenes, and its size as options")
