@@ -62,12 +62,12 @@ def open(
     """Open an archive by its short reference.
 
     Args:
-        reference: ``twin``, ``twinscenes``, ``bigearthnet:DIR``, ``scenes:DIR``, ``arrays:FILE.npz``, or a
-            kind that was registered.
+        reference: ``twin``, ``twintiles``, ``twinscenes``, ``bigearthnet:DIR``, ``scenes:DIR``, ``arrays:FILE.npz``, or
+            a kind that was registered.
         modalities: which to read, in which order; all by default.
         image_size: height and width to bring images to; None or 0 for their own.
-        samples: for the twin how many to make (4,000 by default, 2,000 scenes), else at most so many, drawn at random;
-            None or 0 for all.
+        samples: for the twin how many to make (4,000 by default, 2,000 tiles or scenes), else at most so many, drawn at
+            random; None or 0 for all.
         bands: of Sentinel-2: 10, or 12 with the two of 60 m.
         resampling: ``bilinear`` or ``nearest``, for bands coarser than the image.
         seed: of the twin's images and of the drawn samples.
@@ -107,6 +107,21 @@ def _open_twin_scenes(location: str, options: OpenOptions) -> Archive:
         samples=2000 if options.samples is None else options.samples,
         modalities=options.modalities,
         image_size=options.image_size or 32,
+        seed=options.seed,
+    )
+
+
+@register("twintiles", "twintiles  land cover by pixel: tiles of the twin with Sentinel-1/2, made on the fly")
+def _open_twin_tiles(location: str, options: OpenOptions) -> Archive:
+    from mmfl_jax.archives.twin.tiles import TwinTiles
+
+    if location:
+        raise UserError(f"twintiles:{location}: the twin has no location; write twintiles, and its size as options")
+    return TwinTiles(
+        samples=2000 if options.samples is None else options.samples,
+        modalities=options.modalities,
+        image_size=options.image_size or 64,
+        bands=options.bands,
         seed=options.seed,
     )
 

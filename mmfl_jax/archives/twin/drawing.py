@@ -46,13 +46,16 @@ class Chance:
 
     def normal(self, *shape: int) -> Array:
         """Return the next numbers, of mean 0 and standard deviation 1."""
-        start, self._used = self._used, self._used + math.prod(shape)
-        assert self._used <= len(self._numbers), "more numbers are used than were drawn"
-        return self._numbers[start : self._used].reshape(shape)
+        return self._next(self._numbers, shape)
 
     def uniform(self, *shape: int) -> Array:
         """Return the next numbers, between 0 and 1."""
         return jax.scipy.special.ndtr(self.normal(*shape))
+
+    def _next(self, numbers: Array, shape: tuple[int, ...]) -> Array:
+        start, self._used = self._used, self._used + math.prod(shape)
+        assert self._used <= len(numbers), "more numbers are used than were drawn"
+        return numbers[start : self._used].reshape(shape)
 
     def spread(self, *shape: int, deviation: float) -> Array:
         """Return the next factors, whose logarithms have this standard deviation."""
@@ -61,6 +64,18 @@ class Chance:
     def smooth(self, count: int, knots: int, size: int) -> Array:
         """Return smooth fields [size, size, count] of unit variance, splines of ``knots`` x ``knots`` numbers."""
         return einsum("hi,ijc,wj->hwc", spline(knots, size), self.normal(knots, knots, count), spline(knots, size))
+
+
+class FlatChance(Chance):
+    """The same with uniform numbers drawn apart, which compiles sooner where many are used in many places."""
+
+    def __init__(self, key: Array, count: int):
+        super().__init__(key, count)
+        self._flat = jax.random.uniform(jax.random.fold_in(key, 1), (count,))
+
+    def uniform(self, *shape: int) -> Array:
+        """Return the next numbers, between 0 and 1."""
+        return self._next(self._flat, shape)
 
 
 def pixel_axis(size: int) -> np.ndarray:

@@ -100,14 +100,12 @@ def draw_optical(key: Array, labels: Array, country: Array, season: Array, size:
     amplitudes *= jnp.concatenate([grain, textures], -1)
     image *= jnp.maximum(1 + einsum("hwt,tb->hwb", amplitudes, physics.TEXTURE_SPECTRUM), 0.1)
     image = add_clouds(chance, add_haze(chance, seen_from(country, image)))
-    gain, offset = _calibration(S2_BANDS_12)
-    # Soft, so that dark water keeps a little texture in the infrared.
-    return _FLOOR * jax.nn.softplus((image * gain + offset) / _FLOOR)
+    return calibrated_optical(image)
 
 
-def class_spectra(chance: Chance, season: Array) -> Array:
-    """Return [19, 12]: each class's reflectance here and now, from its materials, the season and chance."""
-    fractions = chance.spread(*physics.FRACTIONS.shape, deviation=physics.FRACTION_SPREAD) * physics.FRACTIONS
+def class_spectra(chance: Chance, season: Array, materials: np.ndarray = physics.FRACTIONS) -> Array:
+    """Return [classes, 12]: each class's reflectance here and now, from its materials, the season and chance."""
+    fractions = chance.spread(*materials.shape, deviation=physics.FRACTION_SPREAD) * materials
     fractions /= fractions.sum(1, keepdims=True)
     green = jnp.clip(jnp.asarray(physics.GREENNESS)[:, season] + 0.1 * chance.normal(3), 0.1, 1.0)
     crop, grass, broadleaf = (fractions[:, number] for number in (0, 1, 3))
@@ -115,7 +113,7 @@ def class_spectra(chance: Chance, season: Array) -> Array:
     fractions = fractions.at[:, 4].add(grass * (1 - green[1]) + broadleaf * (1 - green[2]))
     fractions = fractions.at[:, 5].add(crop * (1 - green[0]))
     spectra = einsum("cm,mb->cb", fractions, physics.ENDMEMBERS)
-    return spectra * chance.spread(CLASSES, 1, deviation=physics.BRIGHTNESS_SPREAD)
+    return spectra * chance.spread(len(spectra), 1, deviation=physics.BRIGHTNESS_SPREAD)
 
 
 def seen_from(country: Array, image: Array) -> Array:
@@ -136,13 +134,17 @@ def add_haze(chance: Chance, image: Array) -> Array:
 
 def add_clouds(chance: Chance, image: Array) -> Array:
     """Cover parts of some images with opaque, bright, soft-edged clouds that cast a shadow."""
-    size = image.shape[0]
-    cover = chance.smooth(1, 6, size) + 0.25 * chance.smooth(1, 16, size)
-    rarity = chance.uniform()  # below CLOUDY_SHARE: the rarer, the more is covered
-    edge = jnp.where(rarity < physics.CLOUDY_SHARE, 0.2 + 12.0 * rarity, jnp.inf)
-    cloud = jax.nn.sigmoid(7 * (cover - edge))
-    shadow = jnp.pad(cloud, ((size // 10, 0), (size // 8, 0), (0, 0)), mode="edge")[:size, :size]
+    cloud, shadow = draw_clouds(chance, image.shape[0], physics.CLOUDY_SHARE)
     return image * (1 - 0.5 * shadow) * (1 - cloud) + cloud * physics.CLOUD_SPECTRUM
+
+
+def draw_clouds(chance: Chance, size: int, share: float) -> tuple[Array, Array]:
+    """Draw how much cloud and how much of its shadow, [size, size, 1], lie where; a share of images has any."""
+    cover = chance.smooth(1, 6, size) + 0.25 * chance.smooth(1, 16, size)
+    rarity = chance.uniform()  # below the share: the rarer, the more is covered
+    edge = jnp.where(rarity < share, 0.2 + 1.44 / share * rarity, jnp.inf)
+    cloud = jax.nn.sigmoid(7 * (cover - edge))
+    return cloud, jnp.pad(cloud, ((size // 10, 0), (size // 8, 0), (0, 0)), mode="edge")[:size, :size]
 
 
 def draw_radar(key: Array, labels: Array, country: Array, size: int) -> Array:
@@ -159,10 +161,13 @@ def draw_radar(key: Array, labels: Array, country: Array, size: int) -> Array:
     mixed = einsum("hwc,cx->hwx", shares, jnp.concatenate([10 ** (levels / 10), contrast], 1))
     texture = (mixed[..., 2:] * jnp.concatenate([noise[..., :1], textures], -1)).sum(-1, keepdims=True)
     image = 10 * jnp.log10(mixed[..., :2]) + texture
+    return calibrated_radar(heard_from(country, image) + speckle(noise[..., 1:]))
+
+
+def heard_from(country: Array, image: Array) -> Array:
+    """Apply a country's incidence angle to [..., 2] dB: offsets, and how much of VV shows in VH."""
     vv, vh, cross = physics.SHIFT * (jnp.asarray(physics.COUNTRY_RADIOMETRY)[country, 4:] - _NEUTRAL[4:])
-    image += jnp.stack([vv, vh]) + cross * (image[..., :1] + 12) * np.array([0, 1], np.float32)
-    gain, offset = _calibration(S1_CHANNELS)
-    return (image + speckle(noise[..., 1:])) * gain + offset
+    return image + (jnp.stack([vv, vh]) + cross * (image[..., :1] + 12) * np.array([0, 1], np.float32))
 
 
 def speckle(normal: Array) -> Array:
@@ -175,6 +180,18 @@ def speckle(normal: Array) -> Array:
 
 
 _NEUTRAL = np.array([1, 0, 0, 0, 0, 0, 0], np.float32)
+
+
+def calibrated_optical(image: Array | np.ndarray) -> Array:
+    """Bring [..., 12] to the real archive's statistics; soft, so that dark water keeps texture in the infrared."""
+    gain, offset = _calibration(S2_BANDS_12)
+    return _FLOOR * jax.nn.softplus((image * gain + offset) / _FLOOR)
+
+
+def calibrated_radar(image: Array) -> Array:
+    """Bring [..., 2] to the real archive's statistics."""
+    gain, offset = _calibration(S1_CHANNELS)
+    return image * gain + offset
 
 
 def _calibration(channels: tuple[str, ...]) -> np.ndarray:
