@@ -72,7 +72,7 @@ class TwinTiles(Archive):
         self.notes = {"seed": seed}
 
     def read(self, modality: str, indices: np.ndarray) -> np.ndarray:
-        """Draw the images of the samples, ``BATCH`` at a time."""
+        """Draw the images of the samples, in batches."""
         indices, spec = self.checked(modality, indices), self.modalities[modality]
         bands = tuple(S2_BANDS_12.index(band) for band in spec.channels) if modality == "s2" else ()
 
@@ -85,7 +85,7 @@ class TwinTiles(Archive):
         return self._draw(images, indices)[0] if len(indices) else np.empty((0, *spec.shape), np.float32)
 
     def read_labels(self, indices: np.ndarray) -> np.ndarray:
-        """Draw the maps of the samples, ``BATCH`` at a time."""
+        """Draw the maps of the samples, in batches."""
         indices = self.checked(next(iter(self.modalities)), indices)
         if not len(indices):
             return np.empty((0, self._size, self._size), np.uint8)
@@ -93,10 +93,11 @@ class TwinTiles(Archive):
 
     def _draw(self, view: Callable[..., tuple[Array, ...]], indices: np.ndarray) -> tuple[np.ndarray, ...]:
         def draw(*batch: np.ndarray) -> tuple[Array, ...]:
-            return view(_lands(self._size)(self._key, *batch), self._key, *batch)
+            return view(_lands(self._size, self._key, *batch), self._key, *batch)
 
         columns = indices.astype(np.int32), self._countries[indices], self._seasons[indices]
-        return draw_batches(draw, columns, BATCH)
+        # Fewer at once where tiles are large, so that a batch takes no more memory.
+        return draw_batches(draw, columns, max(1, min(BATCH, BATCH * 64**2 // self._size**2)))
 
 
 def _specify(modality: str, image_size: int, bands: int) -> ModalitySpec:
@@ -106,15 +107,9 @@ def _specify(modality: str, image_size: int, bands: int) -> ModalitySpec:
 
 
 # Land, view and blur are compiled apart: in one program XLA would compute all of the land again for every band.
-@functools.cache
-def _lands(size: int) -> Callable[..., Land]:
-    """Return the compiled function that draws the land of a batch of tiles."""
-
-    @jax.jit
-    def many(key: Array, indices: Array, countries: Array, seasons: Array) -> Land:
-        return jax.vmap(functools.partial(draw_land, size=size))(_tile_keys(key, indices), countries, seasons)
-
-    return many
+@functools.partial(jax.jit, static_argnums=0)
+def _lands(size: int, key: Array, indices: Array, countries: Array, seasons: Array) -> Land:
+    return jax.vmap(functools.partial(draw_land, size=size))(_tile_keys(key, indices), countries, seasons)
 
 
 @jax.jit
