@@ -26,7 +26,7 @@ import numpy as np
 from common import Shape, emit, host, parser, random_federation, use_devices
 
 from mmfl_jax import Simulation, Study, costs
-from mmfl_jax.archives.twin_statistics import COUNTRY_SEASONS, COUNTRY_SIZES
+from mmfl_jax.archives.twin.statistics import COUNTRY_SEASONS, COUNTRY_SIZES
 from mmfl_jax.engine.plan import Planner, local_steps
 from mmfl_jax.federation.assignment import assign_modalities
 from mmfl_jax.federation.partition import Part, Parts

@@ -147,7 +147,7 @@ def test_no_such_file_and_other_formats(tmp_path):
         (
             "twins",
             {},
-            "'twins' is no kind of archive.*did you mean twin.*there are: twin, twinscenes, bigearthnet, arrays",
+            "'twins' is no kind of archive.*did you mean twin.*there are: twin, twinscenes, twintiles, .*arrays",
         ),
         ("arrays", {}, "a location is missing; write arrays:FILE.npz"),
         ("twin:here", {}, "the twin has no location"),

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from mmfl_jax import archives
-from mmfl_jax.archives import twin_statistics as statistics
-from mmfl_jax.archives.twin import FLOOR, countries_and_ranks
+from mmfl_jax.archives.twin import statistics
+from mmfl_jax.archives.twin.owners import FLOOR, countries_and_ranks
 from mmfl_jax.errors import UserError
 
 SIZE = 16
@@ -107,11 +107,11 @@ def test_splits_have_the_real_proportions(twin):
 def test_speckle_is_that_of_multilooked_radar():
     import jax
 
-    from mmfl_jax.archives import twin_images, twin_physics
+    from mmfl_jax.archives.twin import images, physics
 
-    power = 10 ** (np.asarray(twin_images.speckle(jax.random.normal(jax.random.key(0), (100_000,)))) / 10)
+    power = 10 ** (np.asarray(images.speckle(jax.random.normal(jax.random.key(0), (100_000,)))) / 10)
     assert power.mean() == pytest.approx(1, abs=0.01)
-    assert power.std() == pytest.approx(1 / math.sqrt(twin_physics.LOOKS), rel=0.03)
+    assert power.std() == pytest.approx(1 / math.sqrt(physics.LOOKS), rel=0.03)
 
 
 def features(images):

@@ -121,7 +121,7 @@ def test_images_with_batch_statistics_equal_the_python_loop_though_nobody_holds_
     ("chunk_size", "options"),
     [
         (2, {"method": "mf+fw+mim", "class_weights": "balanced", "dice_weight": 0.5, "logit_calibration": "relative"}),
-        (1, {"method": "mf+mim", "mim_level": "pixel", "decoder": "fpn", "encoder": "s1=resnet8,s2=resnet18"}),
+        (1, {"method": "mf+mim", "mim_level": "pixel", "decoder": "fpn"}),
         (2, {"method": "separate", "algorithm": "scaffold", "flips": True, "crop": 6}),
     ],
     ids=["mf+fw+mim", "pixels", "separate"],

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from mmfl_jax import archives
-from mmfl_jax.archives import twin_images
-from mmfl_jax.archives.twin_scenes import NUMBERS, TOLD_APART
+from mmfl_jax.archives.twin.images import draw_place
+from mmfl_jax.archives.twin.scenes import NUMBERS, TOLD_APART
 from mmfl_jax.errors import UserError
 
 SIZE = 16
@@ -47,7 +47,7 @@ def test_the_label_has_the_largest_cover(scenes):
     assert set(present.sum(axis=1)) == {1, 2}
     assert (~present[:, np.setdiff1d(np.arange(19), NUMBERS)]).all()
     for index in np.flatnonzero(present.sum(axis=1) == 2)[:5]:
-        shares, _ = twin_images.draw_place(jax.random.fold_in(keys, index), present[index], 32)
+        shares, _ = draw_place(jax.random.fold_in(keys, index), present[index], 32)
         assert np.asarray(shares).mean((0, 1)).argmax() == NUMBERS[scenes.labels[index]]
 
 

@@ -62,13 +62,13 @@ def open(
     """Open an archive by its short reference.
 
     Args:
-        reference: ``twin``, ``twinscenes``, ``bigearthnet:DIR``, ``scenes:DIR``, ``tiles:DIR``,
+        reference: ``twin``, ``twintiles``, ``twinscenes``, ``bigearthnet:DIR``, ``scenes:DIR``, ``tiles:DIR``,
             ``dynamicworld:DIR``, ``sen1floods11:DIR``, ``arrays:FILE.npz``, or a kind that was registered.
         modalities: which to read, in which order; all by default.
         image_size: height and width to bring images to; None or 0 for their own. Tiles with labels by pixel are cut
             into blocks of it.
-        samples: for the twin how many to make (4,000 by default, 2,000 scenes), else at most so many, drawn at random;
-            None or 0 for all.
+        samples: for the twin how many to make (4,000 by default, 2,000 tiles or scenes), else at most so many, drawn at
+            random; None or 0 for all.
         bands: of Sentinel-2: 10, or 12 with the two of 60 m.
         resampling: ``bilinear`` or ``nearest``, for bands coarser than the image, and tiles on another grid than their
             labels.
@@ -86,7 +86,7 @@ def open(
 
 @register("twin", "twin  synthetic BigEarthNet-MM (Sentinel-1/2, 19 classes, ten countries), made on the fly")
 def _open_twin(location: str, options: OpenOptions) -> Archive:
-    from mmfl_jax.archives.twin import Twin
+    from mmfl_jax.archives.twin.patches import Twin
 
     if location:
         raise UserError(f"twin:{location}: the twin has no location; write twin, and its size and seed as options")
@@ -101,7 +101,7 @@ def _open_twin(location: str, options: OpenOptions) -> Archive:
 
 @register("twinscenes", "twinscenes  RGB scenes of the twin, one class each, made on the fly")
 def _open_twin_scenes(location: str, options: OpenOptions) -> Archive:
-    from mmfl_jax.archives.twin_scenes import TwinScenes
+    from mmfl_jax.archives.twin.scenes import TwinScenes
 
     if location:
         raise UserError(f"twinscenes:{location}: the twin has no location; write twinscenes, and its size as options")
@@ -109,6 +109,21 @@ def _open_twin_scenes(location: str, options: OpenOptions) -> Archive:
         samples=2000 if options.samples is None else options.samples,
         modalities=options.modalities,
         image_size=options.image_size or 32,
+        seed=options.seed,
+    )
+
+
+@register("twintiles", "twintiles  land cover by pixel: tiles of the twin with Sentinel-1/2, made on the fly")
+def _open_twin_tiles(location: str, options: OpenOptions) -> Archive:
+    from mmfl_jax.archives.twin.tiles import TwinTiles
+
+    if location:
+        raise UserError(f"twintiles:{location}: the twin has no location; write twintiles, and its size as options")
+    return TwinTiles(
+        samples=2000 if options.samples is None else options.samples,
+        modalities=options.modalities,
+        image_size=options.image_size or 64,
+        bands=options.bands,
         seed=options.seed,
     )
 

@@ -31,8 +31,8 @@ class DataOptions:
     """Data."""
 
     archive: str = "twin"
-    """Archive: twin, twinscenes, bigearthnet:DIR, scenes:DIR, tiles:DIR, dynamicworld:DIR, sen1floods11:DIR or
-    arrays:FILE.npz."""
+    """Archive: twin, twintiles, twinscenes, bigearthnet:DIR, scenes:DIR, tiles:DIR, dynamicworld:DIR,
+    sen1floods11:DIR or arrays:FILE.npz."""
     modalities: str = ""
     """Modalities to use, such as s1,s2; empty for all of the archive."""
     image_size: ImageSize = 0

@@ -20,7 +20,7 @@ _FLOAT = 4
 # A model, a client's copy of it, and the gradient.
 _COPIES = 3
 # Bytes of the labels and attributes of a sample of the twin, and the fewest channels of a modality.
-_GENERATED = {"twin": (300, 2), "twinscenes": (300, 3)}
+_GENERATED = {"twin": (300, 2), "twintiles": (300, 2), "twinscenes": (300, 3)}
 
 
 def check_options(study: Study) -> None:

@@ -204,7 +204,7 @@ def small_clip(cache: str | Path = CACHE) -> Path:
     folder = Path(cache).expanduser() / f"small-{VERSION}"
     if (folder / "config.json").is_file():
         return folder
-    from mmfl_jax.archives.twin_scenes import TwinScenes
+    from mmfl_jax.archives.twin.scenes import TwinScenes
 
     archive = TwinScenes(SMALL_SAMPLES, image_size=SMALL.image_size, seed=IMAGE_SEED)
     classes = half(archive.class_names)

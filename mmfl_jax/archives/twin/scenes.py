@@ -14,11 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from mmfl_jax.archives import twin_images
 from mmfl_jax.archives.base import Archive, ModalitySpec, choose_modalities
 from mmfl_jax.archives.bigearthnet_nomenclature import CLASS_NAMES, S2_BANDS_12, SEASONS
-from mmfl_jax.archives.twin import BATCH, draw_batches
-from mmfl_jax.archives.twin_statistics import CLASS_COUNTS, COUNTRIES
+from mmfl_jax.archives.twin.drawing import BATCH, draw_batches
+from mmfl_jax.archives.twin.images import draw_labels, draw_optical, draw_place
+from mmfl_jax.archives.twin.statistics import CLASS_COUNTS, COUNTRIES
 from mmfl_jax.models.clip.images import DEVIATION, MEAN
 
 # Those of the 19 that red, green and blue tell apart: of the forests, the waters and the mixed agriculture one each.
@@ -108,7 +108,7 @@ def _covers(key: Array, indices: Array, present: Array) -> tuple[Array]:
     """Return ``[n, 19]``, the share of the scene that each class covers."""
 
     def one(index: Array, present: Array) -> Array:
-        shares, _ = twin_images.draw_place(jax.random.fold_in(key, index), present, COVER_SIZE)
+        shares, _ = draw_place(jax.random.fold_in(key, index), present, COVER_SIZE)
         return shares.mean((0, 1))
 
     return (jax.vmap(one)(indices, present),)
@@ -127,7 +127,7 @@ def draw_scene(key: Array, main: Array) -> tuple[Array, Array, Array]:
     main_key, country_key, other_key = jax.random.split(jax.random.fold_in(key, _SCENE), 3)
     main = jnp.asarray(NUMBERS)[main]
     country = jax.random.categorical(country_key, jnp.log(jnp.asarray(CLASS_COUNTS, jnp.float32))[main])
-    there, season = twin_images.draw_labels(main_key, country)
+    there, season = draw_labels(main_key, country)
     known = jnp.zeros(len(CLASS_NAMES), bool).at[NUMBERS].set(True)
     others = (there & known).at[main].set(False)
     alone_key, which_key = jax.random.split(other_key)
@@ -142,7 +142,7 @@ def _images(size: int) -> Callable[..., tuple[Array]]:
     """Return the compiled function that draws a batch of images of one size."""
 
     def one(key: Array, present: Array, country: Array, season: Array) -> Array:
-        reflectance = twin_images.draw_optical(key, present, country, season, size)[..., RED_GREEN_BLUE]
+        reflectance = draw_optical(key, present, country, season, size)[..., RED_GREEN_BLUE]
         return jnp.round(255 * jnp.sqrt(jnp.clip(reflectance / WHITE, 0, 1)))
 
     @jax.jit

@@ -6,16 +6,15 @@ mixes materials by class and season; the radar image takes a backscatter level b
 
 from __future__ import annotations
 
-import math
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from mmfl_jax.archives import twin_physics as physics
 from mmfl_jax.archives.bigearthnet_nomenclature import S1_CHANNELS, S2_BANDS_12
-from mmfl_jax.archives.twin_statistics import (
+from mmfl_jax.archives.twin import physics
+from mmfl_jax.archives.twin.drawing import Chance, einsum, pixel_axis
+from mmfl_jax.archives.twin.statistics import (
     CLASS_COUNTS,
     COUNTRY_SIZES,
     SEASON_COUNTS,
@@ -52,31 +51,6 @@ def draw_labels(key: Array, country: Array) -> tuple[Array, Array]:
     return labels, season
 
 
-class Chance:
-    """Hand out normal and uniform numbers of one draw: far less to compile than a draw for every use."""
-
-    def __init__(self, key: Array, count: int):
-        self._numbers, self._used = jax.random.normal(key, (count,)), 0
-
-    def normal(self, *shape: int) -> Array:
-        """Return the next numbers, of mean 0 and standard deviation 1."""
-        start, self._used = self._used, self._used + math.prod(shape)
-        assert self._used <= len(self._numbers), "more numbers are used than were drawn"
-        return self._numbers[start : self._used].reshape(shape)
-
-    def uniform(self, *shape: int) -> Array:
-        """Return the next numbers, between 0 and 1."""
-        return jax.scipy.special.ndtr(self.normal(*shape))
-
-    def spread(self, *shape: int, deviation: float) -> Array:
-        """Return the next factors, whose logarithms have this standard deviation."""
-        return jnp.exp(deviation * self.normal(*shape))
-
-    def smooth(self, count: int, knots: int, size: int) -> Array:
-        """Return smooth fields [size, size, count] of unit variance, splines of ``knots`` x ``knots`` numbers."""
-        return _einsum("hi,ijc,wj->hwc", _spline(knots, size), self.normal(knots, knots, count), _spline(knots, size))
-
-
 def draw_place(key: Array, labels: Array, size: int) -> tuple[Array, Array]:
     """Draw the land of one place, the same for every sensor.
 
@@ -89,7 +63,7 @@ def draw_place(key: Array, labels: Array, size: int) -> tuple[Array, Array]:
     cells = jnp.argsort(chance.normal(20))[:CLASSES]
     jitter = chance.uniform(2, CLASSES)
     centres = jnp.stack([(cells // 5 + 0.25 + jitter[0] / 2) / 4, (cells % 5 + 0.25 + jitter[1] / 2) / 5])
-    rise = jnp.exp(-0.5 * ((_axis(size)[:, None] - centres[:, None]) / physics.BUMP_WIDTH) ** 2)
+    rise = jnp.exp(-0.5 * ((pixel_axis(size)[:, None] - centres[:, None]) / physics.BUMP_WIDTH) ** 2)
     fields = chance.smooth(CLASSES, 5, size) + physics.BUMP * rise[0][:, None] * rise[1][None]
     fields += physics.AREA_SPREAD * chance.normal(CLASSES)
     shares = jax.nn.softmax(jnp.where(labels, physics.SHARPNESS * fields, -jnp.inf))
@@ -101,7 +75,7 @@ def draw_textures(chance: Chance, size: int) -> Array:
     clumps = chance.smooth(1, 10, size)[..., 0]
     angle, phases = np.pi * chance.uniform(), 2 * np.pi * chance.uniform(3)
     cycles = jnp.array([2.0, 2.0, 8.0]) + jnp.array([3.0, 3.0, 4.0]) * chance.uniform(3)
-    axis = 2 * np.pi * _axis(size)
+    axis = 2 * np.pi * pixel_axis(size)
     along = jnp.cos(angle) * axis[None] + jnp.sin(angle) * axis[:, None]
     across = jnp.cos(angle) * axis[:, None] - jnp.sin(angle) * axis[None]
     parcels = jnp.tanh(4 * jnp.sin(cycles[0] * along + phases[0]) * jnp.sin(cycles[1] * across + phases[1]))
@@ -121,27 +95,25 @@ def draw_optical(key: Array, labels: Array, country: Array, season: Array, size:
     spectra = class_spectra(chance, season)
     contrast = physics.OPTICAL_TEXTURE * chance.spread(CLASSES, 1, deviation=physics.TEXTURE_SPREAD)
     # One product for both: a batch of small ones is slow on a CPU.
-    mixed = _einsum("hwc,cx->hwx", shares, jnp.concatenate([spectra, contrast], 1))
+    mixed = einsum("hwc,cx->hwx", shares, jnp.concatenate([spectra, contrast], 1))
     image, amplitudes = mixed[..., : len(S2_BANDS_12)], mixed[..., len(S2_BANDS_12) :]
     amplitudes *= jnp.concatenate([grain, textures], -1)
-    image *= jnp.maximum(1 + _einsum("hwt,tb->hwb", amplitudes, physics.TEXTURE_SPECTRUM), 0.1)
+    image *= jnp.maximum(1 + einsum("hwt,tb->hwb", amplitudes, physics.TEXTURE_SPECTRUM), 0.1)
     image = add_clouds(chance, add_haze(chance, seen_from(country, image)))
-    gain, offset = _calibration(S2_BANDS_12)
-    # Soft, so that dark water keeps a little texture in the infrared.
-    return _FLOOR * jax.nn.softplus((image * gain + offset) / _FLOOR)
+    return calibrated_optical(image)
 
 
-def class_spectra(chance: Chance, season: Array) -> Array:
-    """Return [19, 12]: each class's reflectance here and now, from its materials, the season and chance."""
-    fractions = chance.spread(*physics.FRACTIONS.shape, deviation=physics.FRACTION_SPREAD) * physics.FRACTIONS
+def class_spectra(chance: Chance, season: Array, materials: np.ndarray = physics.FRACTIONS) -> Array:
+    """Return [classes, 12]: each class's reflectance here and now, from its materials, the season and chance."""
+    fractions = chance.spread(*materials.shape, deviation=physics.FRACTION_SPREAD) * materials
     fractions /= fractions.sum(1, keepdims=True)
     green = jnp.clip(jnp.asarray(physics.GREENNESS)[:, season] + 0.1 * chance.normal(3), 0.1, 1.0)
     crop, grass, broadleaf = (fractions[:, number] for number in (0, 1, 3))
     fractions = fractions.at[:, jnp.array([0, 1, 3])].multiply(green)
     fractions = fractions.at[:, 4].add(grass * (1 - green[1]) + broadleaf * (1 - green[2]))
     fractions = fractions.at[:, 5].add(crop * (1 - green[0]))
-    spectra = _einsum("cm,mb->cb", fractions, physics.ENDMEMBERS)
-    return spectra * chance.spread(CLASSES, 1, deviation=physics.BRIGHTNESS_SPREAD)
+    spectra = einsum("cm,mb->cb", fractions, physics.ENDMEMBERS)
+    return spectra * chance.spread(len(spectra), 1, deviation=physics.BRIGHTNESS_SPREAD)
 
 
 def seen_from(country: Array, image: Array) -> Array:
@@ -162,13 +134,17 @@ def add_haze(chance: Chance, image: Array) -> Array:
 
 def add_clouds(chance: Chance, image: Array) -> Array:
     """Cover parts of some images with opaque, bright, soft-edged clouds that cast a shadow."""
-    size = image.shape[0]
-    cover = chance.smooth(1, 6, size) + 0.25 * chance.smooth(1, 16, size)
-    rarity = chance.uniform()  # below CLOUDY_SHARE: the rarer, the more is covered
-    edge = jnp.where(rarity < physics.CLOUDY_SHARE, 0.2 + 12.0 * rarity, jnp.inf)
-    cloud = jax.nn.sigmoid(7 * (cover - edge))
-    shadow = jnp.pad(cloud, ((size // 10, 0), (size // 8, 0), (0, 0)), mode="edge")[:size, :size]
+    cloud, shadow = draw_clouds(chance, image.shape[0], physics.CLOUDY_SHARE)
     return image * (1 - 0.5 * shadow) * (1 - cloud) + cloud * physics.CLOUD_SPECTRUM
+
+
+def draw_clouds(chance: Chance, size: int, share: float) -> tuple[Array, Array]:
+    """Draw how much cloud and how much of its shadow, [size, size, 1], lie where; a share of images has any."""
+    cover = chance.smooth(1, 6, size) + 0.25 * chance.smooth(1, 16, size)
+    rarity = chance.uniform()  # below the share: the rarer, the more is covered
+    edge = jnp.where(rarity < share, 0.2 + 1.44 / share * rarity, jnp.inf)
+    cloud = jax.nn.sigmoid(7 * (cover - edge))
+    return cloud, jnp.pad(cloud, ((size // 10, 0), (size // 8, 0), (0, 0)), mode="edge")[:size, :size]
 
 
 def draw_radar(key: Array, labels: Array, country: Array, size: int) -> Array:
@@ -182,13 +158,16 @@ def draw_radar(key: Array, labels: Array, country: Array, size: int) -> Array:
     levels = physics.BACKSCATTER[:, :2] + physics.BACKSCATTER_SPREAD * deviations
     contrast = physics.BACKSCATTER[:, 2:] * chance.spread(CLASSES, 1, deviation=physics.TEXTURE_SPREAD)
     # Borders mix power, not decibels.
-    mixed = _einsum("hwc,cx->hwx", shares, jnp.concatenate([10 ** (levels / 10), contrast], 1))
+    mixed = einsum("hwc,cx->hwx", shares, jnp.concatenate([10 ** (levels / 10), contrast], 1))
     texture = (mixed[..., 2:] * jnp.concatenate([noise[..., :1], textures], -1)).sum(-1, keepdims=True)
     image = 10 * jnp.log10(mixed[..., :2]) + texture
+    return calibrated_radar(heard_from(country, image) + speckle(noise[..., 1:]))
+
+
+def heard_from(country: Array, image: Array) -> Array:
+    """Apply a country's incidence angle to [..., 2] dB: offsets, and how much of VV shows in VH."""
     vv, vh, cross = physics.SHIFT * (jnp.asarray(physics.COUNTRY_RADIOMETRY)[country, 4:] - _NEUTRAL[4:])
-    image += jnp.stack([vv, vh]) + cross * (image[..., :1] + 12) * np.array([0, 1], np.float32)
-    gain, offset = _calibration(S1_CHANNELS)
-    return (image + speckle(noise[..., 1:])) * gain + offset
+    return image + (jnp.stack([vv, vh]) + cross * (image[..., :1] + 12) * np.array([0, 1], np.float32))
 
 
 def speckle(normal: Array) -> Array:
@@ -203,22 +182,16 @@ def speckle(normal: Array) -> Array:
 _NEUTRAL = np.array([1, 0, 0, 0, 0, 0, 0], np.float32)
 
 
-def _axis(size: int) -> np.ndarray:
-    """Return the pixels' centres in a patch of width one."""
-    return ((np.arange(size) + 0.5) / size).astype(np.float32)
+def calibrated_optical(image: Array | np.ndarray) -> Array:
+    """Bring [..., 12] to the real archive's statistics; soft, so that dark water keeps texture in the infrared."""
+    gain, offset = _calibration(S2_BANDS_12)
+    return _FLOOR * jax.nn.softplus((image * gain + offset) / _FLOOR)
 
 
-def _spline(knots: int, size: int) -> np.ndarray:
-    """Return [size, knots] weights of a cubic B-spline, scaled such that normal knots give unit variance."""
-    distance = np.abs(_axis(size)[:, None] * (knots - 1) - np.arange(knots))
-    near, far = 2 / 3 - distance**2 + distance**3 / 2, np.clip(2 - distance, 0, None) ** 3 / 6
-    weights = np.where(distance < 1, near, far)
-    return (weights / np.sqrt((weights**2).sum(1, keepdims=True))).astype(np.float32)
-
-
-def _einsum(formula: str, *arrays: Array | np.ndarray) -> Array:
-    # Accelerators would else multiply in fewer bits, and draw another image than a CPU.
-    return jnp.einsum(formula, *arrays, precision="highest")
+def calibrated_radar(image: Array) -> Array:
+    """Bring [..., 2] to the real archive's statistics."""
+    gain, offset = _calibration(S1_CHANNELS)
+    return image * gain + offset
 
 
 def _calibration(channels: tuple[str, ...]) -> np.ndarray:

@@ -2,30 +2,26 @@
 
 It stands in for the real archive where that is not at hand: ten countries with their real relative sizes, class
 frequencies and seasons, the 19 classes, Sentinel-1 and Sentinel-2 images of the real archive's size, means and
-standard deviations. What it shows is stylised (``twin_physics``); scores on it say nothing about real images.
+standard deviations. What it shows is stylised (``physics``); scores on it say nothing about real images.
 """
 
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import numpy as np
 from jax import Array
 
-from mmfl_jax.archives import twin_images
 from mmfl_jax.archives.base import Archive, choose_modalities
 from mmfl_jax.archives.bigearthnet import specify
 from mmfl_jax.archives.bigearthnet_nomenclature import CLASS_NAMES, S1_CHANNELS, S2_BANDS_12, SEASONS
-from mmfl_jax.archives.twin_statistics import COUNTRIES, COUNTRY_SIZES, SPLIT_SHARES
+from mmfl_jax.archives.twin.drawing import BATCH, draw_batches
+from mmfl_jax.archives.twin.images import draw_labels, draw_optical, draw_radar
+from mmfl_jax.archives.twin.owners import countries_and_ranks, splits
+from mmfl_jax.archives.twin.statistics import COUNTRIES
 
-FLOOR = 16
-"""Samples that each country has before sizes follow the real ones, so that the smallest can still be split."""
-BATCH = 64
-"""Samples made at once: one size, so one compilation a modality."""
 _SEASON_MONTHS = ("01", "04", "07", "10")
 
 
@@ -81,32 +77,10 @@ class Twin(Archive):
         return draw_batches(functools.partial(draw, self._key), columns, batch)
 
 
-def draw_batches(
-    draw: Callable[..., tuple[Array, ...]], columns: tuple[np.ndarray, ...], batch: int
-) -> tuple[np.ndarray, ...]:
-    """Call ``draw`` on batches of one fixed size, the last filled up with repeats, and join what it returns.
-
-    Args:
-        draw: takes a batch of every column.
-        columns: each ``[n, ...]``.
-        batch: rows drawn at once: one size, so one compilation.
-    """
-    rows = len(columns[0])
-
-    def part(start: int) -> tuple[np.ndarray, ...]:
-        places = np.minimum(np.arange(start, start + batch), rows - 1)
-        return jax.device_get(draw(*(column[places] for column in columns)))
-
-    # One batch keeps about one core busy. The first goes ahead, so that threads do not compile at the same time.
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        parts = [part(0), *pool.map(part, range(batch, rows, batch))]
-    return tuple(np.concatenate(pieces)[:rows] for pieces in zip(*parts, strict=True))
-
-
 @jax.jit
 def _labels(key: Array, indices: Array, countries: Array) -> tuple[Array, Array]:
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, indices)
-    return jax.vmap(twin_images.draw_labels)(keys, countries)
+    return jax.vmap(draw_labels)(keys, countries)
 
 
 @functools.cache
@@ -116,8 +90,8 @@ def _image(modality: str, size: int) -> Callable[..., tuple[Array]]:
     def one(key: Array, country: Array, labels: Array, season: Array) -> Array:
         labels = labels.astype(bool)
         if modality == "s1":
-            return twin_images.draw_radar(key, labels, country, size)
-        return twin_images.draw_optical(key, labels, country, season, size)
+            return draw_radar(key, labels, country, size)
+        return draw_optical(key, labels, country, season, size)
 
     @jax.jit
     def many(key: Array, indices: Array, countries: Array, labels: Array, seasons: Array) -> tuple[Array]:
@@ -125,28 +99,3 @@ def _image(modality: str, size: int) -> Callable[..., tuple[Array]]:
         return (jax.vmap(one)(keys, countries, labels, seasons),)
 
     return many
-
-
-def countries_and_ranks(samples: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return int32 [samples] country of each sample and its rank among the country's own.
-
-    The first ``FLOOR`` samples of every country come first, in turn; after that countries follow each other such
-    that at every length their numbers are as close to the real shares as whole numbers allow.
-    """
-    shares = COUNTRY_SIZES / COUNTRY_SIZES.sum()
-    numbers = np.ceil(samples * shares).astype(int) + FLOOR
-    countries = np.repeat(np.arange(len(shares)), numbers)
-    ranks = np.concatenate([np.arange(number) for number in numbers])
-    turn = np.where(ranks < FLOOR, ranks, FLOOR + (ranks + 0.5) / shares[countries])
-    order = np.lexsort((countries, turn))[:samples]
-    return countries[order].astype(np.int32), ranks[order]
-
-
-def splits(ranks: np.ndarray, countries: np.ndarray) -> np.ndarray:
-    """Return [samples] of train, validation, test in the real proportions within each country.
-
-    The golden ratio's multiples are spread evenly at every length, so that small countries have all three.
-    """
-    place = ((ranks + 1) * ((np.sqrt(5) - 1) / 2) + countries / len(COUNTRIES)) % 1
-    ends = np.cumsum(list(SPLIT_SHARES.values()))
-    return np.array(list(SPLIT_SHARES))[np.minimum(np.searchsorted(ends, place, side="right"), 2)]

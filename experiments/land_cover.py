@@ -1,0 +1,23 @@
+"""Land cover by pixel in miniature: MF, FW and MIM with a U-Net on the twin's tiles, a country a client.
+
+Command: mmfl-jax run land_cover
+"""
+
+from mmfl_jax import Study
+
+study = Study.of(
+    name="land_cover",
+    archive="twintiles",
+    image_size=64,
+    samples=1000,
+    partition="ds2",
+    method="mf+fw+mim",
+    encoder="resnet8",
+    mim_weight=0.02,
+    flips=True,
+    rounds=15,
+    local_epochs=1,
+    batch_size=8,
+    client_learning_rate=3e-3,
+    learning_rate_schedule="cosine",
+)
