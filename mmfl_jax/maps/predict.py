@@ -1,0 +1,132 @@
+"""Map every scene of a folder."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from mmfl_jax.errors import UserError
+from mmfl_jax.maps.geotiff import CloudGeoTiff, side_file
+from mmfl_jax.maps.legend import NODATA, Legend
+from mmfl_jax.maps.options import MapOptions
+from mmfl_jax.maps.outputs import Outputs, prepare
+from mmfl_jax.maps.predictor import Predictor
+from mmfl_jax.maps.progress import MapProgress
+from mmfl_jax.maps.rasters import OpenScene, open_scene
+from mmfl_jax.maps.scenes import check_folders, find_scenes
+from mmfl_jax.maps.windows import Images, Windows
+from mmfl_jax.runs.files import write_whole
+from mmfl_jax.runs.signals import Stopped, graceful
+
+_BATCH_PIXELS = 2**19
+# Probabilities are written as bytes: 250 is certain, 255 no data.
+CERTAIN = 250
+
+
+def predict_maps(
+    predictor: Predictor, source: Path, output: Path, options: MapOptions | None = None, *, quiet: bool = True
+) -> list[Path]:
+    """Map the scenes of a folder, and return the maps.
+
+    A map stands under its name once it is complete. A first signal ends the scene's strip and leaves nothing of that
+    scene; maps of other scenes stay.
+
+    Args:
+        predictor: gives the probabilities.
+        source: see :func:`mmfl_jax.maps.scenes.find_scenes`.
+        output: where maps go, ``SCENE.tif`` and what the options ask for beside it.
+        options: see :class:`MapOptions`.
+        quiet: show no progress.
+
+    Raises:
+        UserError: no scene, a scene that cannot be read or lacks the run's bands (before anything is predicted, where
+            its header says so), an output that is there already, a full disk.
+        Stopped: by a signal.
+    """
+    options = options or MapOptions()
+    check_folders(source, output)
+    scenes = find_scenes(source, predictor.modalities)
+    windows, legend = _windows(options, predictor.tile), Legend.of(predictor)
+    for scene in scenes:
+        with open_scene(scene, predictor.modalities):
+            pass
+    outputs = [Outputs.of(output, scene.name, options) for scene in scenes]
+    prepare(outputs, options.overwrite)
+    progress = MapProgress(quiet)
+    try:
+        for number, (scene, files) in enumerate(zip(scenes, outputs), 1):
+            with open_scene(scene, predictor.modalities) as opened:
+                total = windows.steps(opened.shape, len(legend.names), opened.channels)
+                progress.begin(f"{number}/{len(scenes)} {scene.name}", total)
+                _write_maps(predictor, opened, windows, legend, files, progress)
+                _write_beside(predictor, opened, legend, files)
+                progress.end()
+    finally:
+        progress.close()
+    return [files.map for files in outputs]
+
+
+def _windows(options: MapOptions, tile: int) -> Windows:
+    side = options.window or tile
+    return Windows(side, int(side * options.overlap), options.batch or max(1, _BATCH_PIXELS // side**2))
+
+
+def _write_maps(
+    predictor: Predictor, scene: OpenScene, windows: Windows, legend: Legend, files: Outputs, progress: MapProgress
+) -> None:
+    """Write the map of a scene, and the probabilities where they are asked for."""
+    classes = len(legend.names)
+    tags = {
+        "class_names": json.dumps(legend.names, ensure_ascii=False),
+        "class_colors": json.dumps(legend.colors),
+        "modalities": "+".join(scene.sources),
+    }
+    blocks = windows.blend(scene.read, scene.shape, _checked(predictor, scene.name), classes, scene.channels)
+    with graceful() as caught, contextlib.ExitStack() as stack:
+        land = stack.enter_context(CloudGeoTiff(files.map, scene.grid, ["class"], tags, colors=legend.table))
+        shares = None
+        if files.probabilities is not None:
+            made = CloudGeoTiff(files.probabilities, scene.grid, legend.names, tags, scale=1 / CERTAIN)
+            shares = stack.enter_context(made)
+        for block in blocks:
+            if caught:
+                raise Stopped(caught[0], f"in scene {scene.name}", "maps that were complete stay")
+            found = block.probabilities.argmax(axis=-1).astype(np.uint8)
+            found[~block.there] = NODATA
+            land.write(block.rows, block.columns, found[None])
+            if shares is not None:
+                scaled = np.rint(np.clip(block.probabilities, 0, 1) * CERTAIN).astype(np.uint8)
+                scaled[~block.there] = NODATA
+                shares.write(block.rows, block.columns, np.moveaxis(scaled, -1, 0))
+            progress.step()
+
+
+def _write_beside(predictor: Predictor, scene: OpenScene, legend: Legend, files: Outputs) -> None:
+    """Write what stands beside a map: names of its classes, the picture, the STAC item."""
+    write_whole(files.names, side_file(legend))
+    if files.picture is not None:
+        from mmfl_jax.maps.quicklook import picture
+
+        write_whole(files.picture, picture(scene, predictor.modalities, files.map, legend))
+    if files.item is not None:
+        from mmfl_jax.maps.stac import item
+
+        tags = [source.tags for source in scene.sources.values()]
+        made = item(scene.name, scene.grid, files, legend, tags, list(scene.sources))
+        write_whole(files.item, json.dumps(made, indent=2, ensure_ascii=False))
+
+
+def _checked(predictor: Predictor, scene: str) -> Callable[[Images], np.ndarray]:
+    """Return what predicts windows, and stops where a model's numbers are none."""
+
+    def probabilities(inputs: Images) -> np.ndarray:
+        found = np.asarray(predictor.probabilities(inputs))
+        if not np.isfinite(found).all():
+            raise UserError(f"{scene}: the model's probabilities are no numbers here; it has diverged, train it again")
+        return found
+
+    return probabilities
