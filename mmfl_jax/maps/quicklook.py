@@ -65,7 +65,7 @@ def _draw(image: np.ndarray, classes: np.ndarray, words: str, scene: OpenScene, 
         handles.append(Patch(color=_NO_DATA, label="no data"))
     # Side by side, the picture of two images of this shape and a column of names.
     side = min(4.4, 4.4 * width / height)
-    figure = Figure(figsize=(2 * side + 2.9, min(4.4, 4.4 * height / width) + 0.5), layout="constrained")
+    figure = Figure(figsize=(2 * side + 2.6, min(4.4, 4.4 * height / width) + 0.5), layout="constrained")
     left, right = figure.subplots(1, 2)
     for panel, pixels, title in ((left, image, words), (right, table[classes], f"land cover of {scene.name}")):
         panel.set_facecolor(_NO_DATA)
@@ -81,13 +81,13 @@ def _draw(image: np.ndarray, classes: np.ndarray, words: str, scene: OpenScene, 
 
 
 def _scale_bar(panel: Axes, grid: Grid, width: int) -> None:
-    """Draw a length of 1, 2 or 5 metres times a power of ten, about a fifth of the image, where that is known."""
+    """Draw a length of 1, 2 or 5 metres times a power of ten, about a quarter of the image, where that is known."""
     if grid.crs is None or not grid.crs.is_projected:
         return
     metre = grid.crs.linear_units_factor[1]
     across = float(np.hypot(grid.transform.a, grid.transform.d)) * grid.width * metre
-    power = 10.0 ** np.floor(np.log10(across / 5))
-    length = max(step * power for step in (1, 2, 5) if step * power <= across / 5)
+    power = 10.0 ** np.floor(np.log10(across / 4))
+    length = max(step * power for step in (1, 2, 5) if step * power <= across / 4)
     text = f"{length / 1000:g} km" if length >= 1000 else f"{length:g} m"
     bar, x, y = length / across, 0.03, 0.035
     box = {"boxstyle": "square,pad=0.25", "facecolor": "white", "alpha": 0.75, "linewidth": 0}
@@ -103,4 +103,4 @@ def _fitting(shape: tuple[int, int]) -> tuple[int, int]:
 
 
 def _share(share: float) -> str:
-    return f"{share:.0%}" if share >= 0.01 else "< 1%"
+    return f"{100 * share:.0f} %" if share >= 0.01 else "< 1 %"
