@@ -24,9 +24,9 @@ def write_raster(path, values, *, crs=UTM, transform=NORTH_UP, names=None, **pro
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         with rasterio.open(path, "w", driver="GTiff", crs=crs, transform=transform, **shape, **profile) as file:
-            file.write(np.moveaxis(values, -1, 0))
             if names is not None:
                 file.descriptions = names
+            file.write(np.moveaxis(values, -1, 0))
     return path
 
 

@@ -98,7 +98,7 @@ class CloudGeoTiff:
             height=grid.height,
             width=grid.width,
             crs=grid.crs,
-            transform=grid.transform,
+            transform=None if grid.transform.is_identity else grid.transform,
             nodata=NODATA,
             tiled=True,
             blockxsize=_BLOCK,

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from rasterio.errors import NotGeoreferencedWarning
 
 from mmfl_jax.errors import UserError
 from mmfl_jax.maps.geotiff import CloudGeoTiff, side_file
@@ -47,7 +49,14 @@ def predict_maps(
             its header says so), an output that is there already, a full disk.
         Stopped: by a signal.
     """
-    options = options or MapOptions()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)  # such a scene gives such a map
+        return _predict_maps(predictor, source, output, options or MapOptions(), MapProgress(quiet))
+
+
+def _predict_maps(
+    predictor: Predictor, source: Path, output: Path, options: MapOptions, progress: MapProgress
+) -> list[Path]:
     check_folders(source, output)
     scenes = find_scenes(source, predictor.modalities)
     windows, legend = _windows(options, predictor.tile), Legend.of(predictor)
@@ -56,7 +65,6 @@ def predict_maps(
             pass
     outputs = [Outputs.of(output, scene.name, options) for scene in scenes]
     prepare(outputs, options.overwrite)
-    progress = MapProgress(quiet)
     try:
         for number, (scene, files) in enumerate(zip(scenes, outputs), 1):
             with open_scene(scene, predictor.modalities) as opened:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ import rasterio
 from affine import Affine
 from rasterio.crs import CRS
 from rasterio.enums import MaskFlags, Resampling
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader
 from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform_bounds
@@ -44,11 +43,15 @@ class Grid(NamedTuple):
         """Return the grid of an open file."""
         return cls(file.crs, file.transform, file.height, file.width)
 
+    def at(self, column: float, row: float) -> tuple[float, float]:
+        """Return x and y of a place in pixels; affine's own operator differs between its versions."""
+        a, b, c, d, e, f = self.transform[:6]
+        return a * column + b * row + c, d * column + e * row + f
+
     @property
     def bounds(self) -> tuple[float, float, float, float]:
         """Return the least and the greatest x and y: left, bottom, right, top."""
-        corners = [self.transform * (x, y) for x in (0, self.width) for y in (0, self.height)]
-        xs, ys = zip(*corners)
+        xs, ys = zip(*(self.at(x, y) for x in (0, self.width) for y in (0, self.height)))
         return min(xs), min(ys), max(xs), max(ys)
 
     def same(self, other: Grid) -> bool:
@@ -56,7 +59,7 @@ class Grid(NamedTuple):
         most = 1e-3 * math.sqrt(abs(self.transform.determinant))
         corners = [(0, 0), (self.width, 0), (0, self.height)]
         return (self.crs, self.height, self.width) == (other.crs, other.height, other.width) and all(
-            math.dist(self.transform * corner, other.transform * corner) <= most for corner in corners
+            math.dist(self.at(*corner), other.at(*corner)) <= most for corner in corners
         )
 
 
@@ -158,8 +161,7 @@ def open_raster(path: Path) -> DatasetReader:
     """
     if path.is_file() and not os.path.getsize(path):
         raise UserError(f"{path}: an empty file (0 bytes); copy it again, or take it away")
-    with warnings.catch_warnings(), reading(path):
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)  # such a scene gives such a map
+    with reading(path):
         file = rasterio.open(path)
     if odd := next((kind for kind in file.dtypes if np.dtype(_numpy(kind)).kind not in "uif"), None):
         file.close()

@@ -72,7 +72,7 @@ def _place(grid: Grid) -> dict[str, Any]:
         + [(1 - t, 1) for t in between]
         + [(0, 1 - t) for t in between]
     )
-    ring = [grid.transform * (x * grid.width, y * grid.height) for x, y in unit]
+    ring = [grid.at(x * grid.width, y * grid.height) for x, y in unit]
     # Around the other way: outlines go against the clock.
     ring = [ring[0], *ring[:0:-1], ring[0]] if grid.transform.determinant < 0 else [*ring, ring[0]]
     geometry = transform_geom(grid.crs, "EPSG:4326", {"type": "Polygon", "coordinates": [ring]})
