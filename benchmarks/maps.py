@@ -92,6 +92,7 @@ def measure(folder: pathlib.Path, output: pathlib.Path, window: int, probabiliti
     seconds = time.perf_counter() - begin
     found = {
         "seconds": round(seconds, 1),
+        "cpu_seconds": round(time.process_time(), 1),
         "model_seconds": round(model.seconds, 1),
         "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
         "map_mb": round(path.stat().st_size / 1e6, 1),
@@ -108,17 +109,22 @@ def main() -> None:
     options.add_argument("--probabilities", action="store_true")
     options.add_argument("--folder", type=pathlib.Path, default=None, help="keep the scene there, and use it again")
     options.add_argument("--output", type=pathlib.Path, default=None, help="file to append the JSON row to")
+    options.add_argument("--write", type=pathlib.Path, help=argparse.SUPPRESS)
     options.add_argument("--measure", type=pathlib.Path, nargs=2, help=argparse.SUPPRESS)
     args = options.parse_args()
+    if args.write:
+        write_scene(args.write, args.side)
+        return
     if args.measure:
         measure(*args.measure, args.window, args.probabilities)
         return
     side = 1500 if args.quick else args.side
     with tempfile.TemporaryDirectory() as temporary:
         folder = args.folder or pathlib.Path(temporary) / "scene"
-        if not folder.exists():
-            write_scene(folder, side)
-        command = [sys.executable, __file__, "--measure", str(folder), str(pathlib.Path(temporary) / "maps")]
+        itself = [sys.executable, __file__]
+        if not folder.exists():  # in a process of its own too: what a parent has used counts as its child's peak
+            subprocess.run([*itself, "--write", str(folder), "--side", str(side)], check=True)
+        command = [*itself, "--measure", str(folder), str(pathlib.Path(temporary) / "maps")]
         command += ["--window", str(args.window)] + ["--probabilities"] * args.probabilities
         found = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
     row = {

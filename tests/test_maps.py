@@ -18,7 +18,7 @@ from matplotlib.image import imread
 from mmfl_jax.archives.base import ModalitySpec
 from mmfl_jax.errors import UserError
 from mmfl_jax.maps import MapOptions, predict_maps, write_table
-from mmfl_jax.maps.composites import choose_view, composite
+from mmfl_jax.maps.composites import Thumbnail, View, choose_view, composite
 from mmfl_jax.maps.predict import CERTAIN
 
 TILES = Path("/work/shared/data/tiles")
@@ -244,7 +244,26 @@ def test_composite_stretches_what_is_known(bands):
     assert (seen[5:, :, 3] == 1).all()
     low, high = np.percentile(values[5:, :, 0], (2, 98))
     np.testing.assert_allclose(seen[5:, :, 0], np.clip((values[5:, :, 0] - low) / (high - low), 0, 1), atol=1e-5)
-    assert np.isfinite(composite(np.full((3, 3, bands), np.nan, np.float32))).all()
+    values[..., -1] = np.nan
+    assert np.isfinite(composite(values)).all()
+
+
+@pytest.mark.parametrize("step", [1, 4])
+def test_thumbnail_is_the_mean_of_squares_in_whatever_parts_they_come(step):
+    values = np.random.default_rng(0).normal(size=(24, 38, 3)).astype(np.float32)
+    values[:4, :4] = np.nan
+    values[5, 5] = np.nan
+    small = Thumbnail((24, 38), View("s2", (2, 0), ""), 38 if step == 1 else 10)
+    for rows in (slice(0, 7), slice(7, 24)):
+        for columns in (slice(0, 21), slice(21, 38)):
+            small.add(rows, columns, values[rows, columns])
+    padded = np.full((24, 40, 2), np.nan, np.float32)
+    padded[:, :38] = values[..., [2, 0]]
+    squares = padded.reshape(24 // step, step, 40 // step, step, 2)
+    known = np.isfinite(squares).sum(axis=(1, 3))
+    expected = np.divide(np.nansum(squares, axis=(1, 3)), known, out=np.full(known.shape, np.nan), where=known > 0)
+    np.testing.assert_allclose(small.image, expected[:, : small.image.shape[1]], atol=1e-5)
+    assert small.image.shape == (24 // step, -(-38 // step), 2)
 
 
 @pytest.mark.skipif(not TILES.is_dir(), reason="the real tiles are not here")

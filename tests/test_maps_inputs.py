@@ -61,6 +61,8 @@ def test_two_files_of_one_scene(tmp_path, scene):
     (scene / "S1" / "place.tiff").unlink()
     write_raster(scene / "S1" / "place.probabilities.tif", radar((70, 90)), names=S1)
     refuse(scene, tmp_path / "out", r"two scenes would be written there; rename one", probabilities=True)
+    write_raster(scene / "s1" / "place.tif", radar((70, 90)), names=S1)
+    refuse(scene, tmp_path / "out", r"s1: S1 is there as well; a modality has one folder")
 
 
 def test_bands_that_the_run_has_not_learned_from(tmp_path, scene):

@@ -1,8 +1,10 @@
-"""Show images to the eye: true colour of optical bands, false colour of radar."""
+"""Show images to the eye: smaller, true colour of optical bands, false colour of radar."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,20 +16,56 @@ _RGB = (("b4", "b3", "b2"), ("red", "green", "blue"), ("r", "g", "b"))
 _UNNAMED_S2 = {10: (2, 1, 0), 12: (3, 2, 1), 13: (3, 2, 1)}
 
 
-def choose_view(modalities: Mapping[str, ModalitySpec]) -> tuple[str, tuple[int, ...], str]:
-    """Return which modality to show, the places of its bands to read, and words for it; optical ones first.
+class View(NamedTuple):
+    """Say what to show of a scene: a modality, the places of its bands to read, and words for them."""
 
-    Args:
-        modalities: that a scene has, at least one.
-    """
+    modality: str
+    places: tuple[int, ...]
+    words: str
+
+
+def choose_view(modalities: Mapping[str, ModalitySpec]) -> View:
+    """Choose what to show of the modalities that a scene has, at least one: optical ones first."""
     colored = {name: _true_color(name, spec.channels) for name, spec in modalities.items()}
     if found := next((name for name, places in colored.items() if places), None):
-        return found, colored[found], f"{found}, true colour"
+        return View(found, colored[found], f"{found}, true colour")
     name, spec = next(iter(modalities.items()))
     if len(spec.channels) == 2:
         first, second = (plain(channel).upper() or f"band {place}" for place, channel in enumerate(spec.channels, 1))
-        return name, (0, 1), f"{name}, {first} · {second} · their ratio"
-    return name, (0, 1, 2) if len(spec.channels) > 2 else (0,), name
+        return View(name, (0, 1), f"{name}, {first} · {second} · their ratio")
+    return View(name, (0, 1, 2) if len(spec.channels) > 2 else (0,), name)
+
+
+class Thumbnail:
+    """Gather a small image from the parts of a large one: means of squares of pixels.
+
+    Args:
+        shape: (height, width) of the large one.
+        view: says which bands to keep.
+        most: pixels of the longer side.
+    """
+
+    def __init__(self, shape: tuple[int, int], view: View, most: int):
+        self.view, self._step = view, math.ceil(max(shape) / most)
+        small = (math.ceil(shape[0] / self._step), math.ceil(shape[1] / self._step))
+        self._sums = np.zeros((*small, len(view.places)), np.float32)
+        self._counts = np.zeros_like(self._sums)
+
+    def add(self, rows: slice, columns: slice, values: np.ndarray) -> None:
+        """Add [rows, columns, bands] at their place; what comes twice counts twice in its mean."""
+        kept = values[..., list(self.view.places)]
+        known = np.isfinite(kept)
+        for total, part in ((self._sums, np.where(known, kept, 0)), (self._counts, known.astype(np.float32))):
+            for axis, span in enumerate((rows, columns)):
+                squares = np.arange(span.start, span.stop) // self._step
+                part = np.add.reduceat(part, np.flatnonzero(np.diff(squares, prepend=-1)), axis=axis)
+            top, left = rows.start // self._step, columns.start // self._step
+            total[top : top + part.shape[0], left : left + part.shape[1]] += part
+
+    @property
+    def image(self) -> np.ndarray:
+        """Return float32 [height, width, bands], NaN where nothing is known."""
+        return np.divide(self._sums, self._counts, out=np.full_like(self._sums, np.nan), where=self._counts > 0)
 
 
 def composite(bands: np.ndarray) -> np.ndarray:
@@ -41,18 +79,24 @@ def composite(bands: np.ndarray) -> np.ndarray:
         float32 [height, width, 4] from 0 to 1, transparent where nothing is known.
     """
     if bands.shape[-1] == 2:
-        first, second = np.moveaxis(bands, -1, 0)
-        decibels = not (np.nan_to_num(bands) > 0).mean() > 0.5
-        with np.errstate(divide="ignore", invalid="ignore"):
-            ratio = first - second if decibels else first / second
-        bands = np.dstack([first, second, np.where(np.isfinite(ratio), ratio, np.nan)])
-    known = np.isfinite(bands).any(axis=-1)
+        bands = np.dstack([bands, _ratio(*np.moveaxis(bands, -1, 0))])
+    known = np.isfinite(bands)
     seen = np.zeros((*bands.shape[:2], 4), np.float32)
-    seen[..., 3] = known
-    if known.any():
-        low, high = np.nanpercentile(bands[known], (2, 98), axis=0)
-        seen[..., :3] = np.clip(np.nan_to_num((bands - low) / np.maximum(high - low, 1e-12)), 0, 1)
+    seen[..., 3] = known.any(axis=-1)
+    for place in range(3):
+        band = bands[..., place % bands.shape[-1]]
+        if (values := band[np.isfinite(band)]).size:
+            low, high = np.percentile(values, (2, 98))
+            seen[..., place] = np.clip(np.nan_to_num((band - low) / max(high - low, 1e-12)), 0, 1)
     return seen
+
+
+def _ratio(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Return the ratio of radar's bands; of decibels, which lie below zero mostly, their difference."""
+    values = first[np.isfinite(first)]
+    if not values.size or np.median(values) < 0:
+        return first - second
+    return np.divide(first, second, out=np.full_like(first, np.nan), where=second > 0)
 
 
 def _true_color(name: str, channels: Sequence[str]) -> tuple[int, ...]:

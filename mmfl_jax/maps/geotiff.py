@@ -13,6 +13,7 @@ from xml.sax.saxutils import escape
 import numpy as np
 import rasterio
 import rasterio.shutil
+from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError
 from rasterio.io import DatasetWriter
 from rasterio.windows import Window
@@ -84,7 +85,7 @@ class CloudGeoTiff:
             finally:
                 # GDAL leaves its own parts as well, such as overviews.
                 for left in self._path.parent.iterdir():
-                    if left.name.startswith(self._part.name):
+                    if left.name.startswith(self._part.name) and left.name.endswith((".part", ".raw", ".tmp")):
                         left.unlink(missing_ok=True)
 
     def _open(self) -> DatasetWriter:
@@ -125,7 +126,6 @@ class CloudGeoTiff:
                 BLOCKSIZE=_BLOCK,
                 OVERVIEW_RESAMPLING="MODE" if whole else "AVERAGE",
                 PREDICTOR="NO" if whole else "YES",
-                NUM_THREADS="ALL_CPUS",
                 BIGTIFF="IF_SAFER",
             )
             # Of a full disk GDAL may tell nobody when it writes its last blocks.
@@ -142,7 +142,7 @@ class CloudGeoTiff:
     def _writing(self) -> Iterator[None]:
         try:
             yield
-        except (RasterioError, OSError, rasterio._err.CPLE_BaseError) as error:
+        except (RasterioError, OSError, CPLE_BaseError) as error:
             free = shutil.disk_usage(self._path.parent).free / 1e6
             reason = one_line(error.__cause__ or error)
             raise UserError(f"{self._path}: cannot be written ({reason}); {free:,.0f} MB are free there") from error

@@ -49,10 +49,8 @@ def prepare(outputs: Sequence[Outputs], overwrite: bool) -> None:
         UserError: two scenes with one output, a file that is there already, a folder that cannot be made.
     """
     files = [path for scene in outputs for path in scene.files]
-    if len({str(path).casefold() for path in files}) < len(files):
-        seen: set[str] = set()
-        path = next(p for p in files if str(p).casefold() in seen or seen.add(str(p).casefold()))  # type: ignore[func-returns-value]
-        raise UserError(f"{path}: two scenes would be written there; rename one of them")
+    if twice := next((path for path in files if files.count(path) > 1), None):
+        raise UserError(f"{twice}: two scenes would be written there; rename one of them")
     for path in filter(Path.exists, files):
         if not _ours(path):
             raise UserError(f"{path}: is there already and no map of this command; choose another --output")

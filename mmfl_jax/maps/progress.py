@@ -18,7 +18,8 @@ class MapProgress:
     """
 
     def __init__(self, quiet: bool = False):
-        self._quiet, self._bar, self._task = quiet, _terminal_bar(quiet), None
+        self._quiet, self._bar = quiet, _terminal_bar(quiet)
+        self._task: Any = None
         self._heading, self._total, self._done = "", 0, 0
         self._began = self._said = 0.0
 
@@ -27,8 +28,10 @@ class MapProgress:
         self._heading, self._total, self._done = heading, total, 0
         self._began = self._said = time.monotonic()
         if self._bar is not None:
-            self._bar.start()
-            self._task = self._bar.add_task(heading, total=total)
+            if self._task is None:
+                self._bar.start()
+                self._task = self._bar.add_task(heading)
+            self._bar.reset(self._task, total=total, description=heading)
 
     def step(self) -> None:
         """Show that a strip is done."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import warnings
 from pathlib import Path
-from typing import Any
 
 import matplotlib
 import numpy as np
@@ -15,41 +14,39 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from rasterio.enums import Resampling
 
-from mmfl_jax.maps.composites import choose_view, composite
+from mmfl_jax.maps.composites import composite
 from mmfl_jax.maps.geotiff import MARK
 from mmfl_jax.maps.legend import NODATA, Legend
-from mmfl_jax.maps.rasters import Grid, OpenScene, reading
+from mmfl_jax.maps.rasters import Grid, reading
 from mmfl_jax.report.figures import styled
 from mmfl_jax.report.presentation import shorten
 
-_MOST = 1000
 _NO_DATA = "#eceef1"
 
 
-def picture(scene: OpenScene, modalities: Any, path: Path, legend: Legend) -> bytes:
-    """Return a PNG: the image in true colour (radar in false colour), the map, and its classes with their shares.
+def picture(image: np.ndarray, words: str, name: str, grid: Grid, path: Path, legend: Legend) -> bytes:
+    """Return a PNG: an image, the map, and its classes with their shares.
 
     Args:
-        scene: that was mapped.
-        modalities: name to specification of the run.
+        image: float32 [height, width, bands], see :func:`mmfl_jax.maps.composites.composite`.
+        words: for the image.
+        name: of the scene.
+        grid: of the scene.
         path: of the map.
         legend: of the map.
     """
-    shape = _fitting(scene.shape)
-    modality, places, words = choose_view({name: modalities[name] for name in scene.sources})
-    image = composite(scene.sources[modality].thumbnail(places, shape))
     with reading(path), rasterio.open(path) as file:
-        classes = file.read(1, out_shape=shape, resampling=Resampling.mode)
+        classes = file.read(1, out_shape=image.shape[:2], resampling=Resampling.mode)
     content = io.BytesIO()
     with warnings.catch_warnings(), matplotlib.rc_context():
         warnings.filterwarnings("ignore", "Glyph")  # of a name's letters that the font lacks
-        figure = styled(_draw, image, classes, words, scene, legend)
+        figure = styled(_draw, composite(image), classes, words, name, grid, legend)
         assert figure is not None
         figure.savefig(content, format="png", dpi=150, metadata={"Software": MARK})
     return content.getvalue()
 
 
-def _draw(image: np.ndarray, classes: np.ndarray, words: str, scene: OpenScene, legend: Legend) -> Figure:
+def _draw(image: np.ndarray, classes: np.ndarray, words: str, name: str, grid: Grid, legend: Legend) -> Figure:
     height, width = classes.shape
     table = np.zeros((256, 4), np.float32)
     for value, color in legend.table.items():
@@ -67,13 +64,14 @@ def _draw(image: np.ndarray, classes: np.ndarray, words: str, scene: OpenScene, 
     side = min(4.4, 4.4 * width / height)
     figure = Figure(figsize=(2 * side + 2.6, min(4.4, 4.4 * height / width) + 0.5), layout="constrained")
     left, right = figure.subplots(1, 2)
-    for panel, pixels, title in ((left, image, words), (right, table[classes], f"land cover of {scene.name}")):
+    shown = (image, words, "antialiased"), (table[classes], f"land cover of {name}", "nearest")  # colours stay pure
+    for panel, (pixels, title, interpolation) in zip((left, right), shown):
         panel.set_facecolor(_NO_DATA)
-        panel.imshow(pixels, interpolation="nearest" if max(height, width) < _MOST / 2 else "antialiased")
+        panel.imshow(pixels, interpolation=interpolation)
         panel.set(xticks=[], yticks=[])
         panel.spines[:].set_visible(False)
         panel.set_title(shorten(title, max(int(side * 11), 12)))
-    _scale_bar(left, scene.grid, width)
+    _scale_bar(left, grid, width)
     right.legend(
         handles=handles, loc="upper left", bbox_to_anchor=(1.02, 1), borderaxespad=0, fontsize=8, handlelength=1.2
     )
@@ -94,12 +92,6 @@ def _scale_bar(panel: Axes, grid: Grid, width: int) -> None:
     panel.plot([x, x + bar], [y, y], color="white", linewidth=4.5, transform=panel.transAxes, solid_capstyle="butt")
     panel.plot([x, x + bar], [y, y], color="#22272e", linewidth=2, transform=panel.transAxes, solid_capstyle="butt")
     panel.text(x + bar / 2, y + 0.025, text, transform=panel.transAxes, ha="center", va="bottom", fontsize=7, bbox=box)
-
-
-def _fitting(shape: tuple[int, int]) -> tuple[int, int]:
-    """Return a shape of the same form, at most ``_MOST`` pixels long."""
-    factor = min(1.0, _MOST / max(shape))
-    return max(1, round(shape[0] * factor)), max(1, round(shape[1] * factor))
 
 
 def _share(share: float) -> str:

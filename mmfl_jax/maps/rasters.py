@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import rasterio
 from affine import Affine
+from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
 from rasterio.enums import MaskFlags, Resampling
 from rasterio.errors import RasterioError
@@ -27,7 +28,7 @@ from mmfl_jax.maps.bands import choose_bands
 from mmfl_jax.maps.scenes import Scene
 
 # GDAL would take a twentieth of the machine's memory for blocks that it has read.
-SETTINGS = {"GDAL_CACHEMAX": 128}
+SETTINGS = {"GDAL_CACHEMAX": 128, "GDAL_NUM_THREADS": "ALL_CPUS"}
 
 
 class Grid(NamedTuple):
@@ -84,19 +85,10 @@ class Source:
     def read(self, rows: slice, columns: slice) -> np.ndarray:
         """Return float32 [rows, columns, bands], NaN where there is no value."""
         window = Window.from_slices(rows, columns)  # type: ignore[no-untyped-call]
-        return self._values({"window": window})
-
-    def thumbnail(self, bands: Sequence[int], shape: tuple[int, int]) -> np.ndarray:
-        """Return some of the bands, by their places from zero on, as float32 [*shape, bands]; averages of pixels."""
-        chosen = [self.bands[place] for place in bands]
-        return self._values({"out_shape": (len(chosen), *shape), "resampling": Resampling.average}, chosen)
-
-    def _values(self, how: dict[str, Any], bands: list[int] | None = None) -> np.ndarray:
-        bands = bands or self.bands
         with reading(self.path):
-            values = self.file.read(bands, out_dtype="float32", **how)
+            values = self.file.read(self.bands, window=window, out_dtype="float32")
             if self.masked:
-                values[self.file.read_masks(bands, **{k: v for k, v in how.items() if k != "resampling"}) == 0] = np.nan
+                values[self.file.read_masks(self.bands, window=window) == 0] = np.nan
         # Infinite ones and fill values are no measurements.
         values[~(np.abs(values) < FILL)] = np.nan
         return np.ascontiguousarray(np.moveaxis(values, 0, -1))
@@ -177,7 +169,7 @@ def reading(path: Path) -> Iterator[None]:
     """Turn what GDAL meets in a damaged file into a :class:`UserError`."""
     try:
         yield
-    except (RasterioError, OSError, ValueError) as error:
+    except (RasterioError, CPLE_BaseError, OSError, ValueError) as error:
         raise UserError(
             f"{path}: cannot be read, damaged or cut short ({one_line(error.__cause__ or error)})"
         ) from error

@@ -48,7 +48,13 @@ def find_scenes(source: Path, modalities: Iterable[str]) -> list[Scene]:
     """
     wanted = list(modalities)
     folders, files = _listed(source)
-    by_modality = {m: _listed(path)[1] for m in wanted for path in folders if path.name.casefold() == m.casefold()}
+    by_modality: dict[str, list[Path]] = {}
+    for modality in wanted:
+        named = [path for path in folders if path.name.casefold() == modality.casefold()]
+        if len(named) > 1:
+            raise UserError(f"{named[1]}: {named[0].name} is there as well; a modality has one folder")
+        if named:
+            by_modality[modality] = _listed(named[0])[1]
     if not by_modality and files and len(wanted) == 1:
         by_modality = {wanted[0]: files}
     there = ", ".join(str(source / modality) for modality in wanted)
