@@ -1,10 +1,12 @@
 """What cannot be mapped is one clear line, and nothing that looks complete is left of it."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -170,6 +172,16 @@ def test_a_copy_that_is_not_what_was_written_is_no_map(tmp_path, scene, monkeypa
     monkeypatch.setattr(rasterio.shutil, "copy", cut)
     (tmp_path / "out").mkdir()
     refuse(scene, tmp_path / "out", r"place\.tif: cannot be written \(.*\); [\d,]+ MB are free there")
+
+
+def test_a_disk_that_may_not_do_is_told_before_anything_is_predicted(tmp_path, scene, monkeypatch):
+    (tmp_path / "out").mkdir()
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=3_000_000))
+    model = Local()
+    message = r"out: 3 MB are free, the maps of place may need 3 MB meanwhile"
+    refuse(scene, tmp_path / "out", message, model, probabilities=True)
+    assert not model.calls
+    predict_maps(model, scene, tmp_path / "out")
 
 
 def start(folder, code, **options):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,6 +27,18 @@ from mmfl_jax.maps.rasters import SETTINGS, Grid
 _BLOCK = 512
 #: What all that this command writes carries, to be known again.
 MARK = "mmfl_jax"
+
+
+def check_space(folder: Path, scene: str, grid: Grid, bands: int) -> None:
+    """Refuse a disk that files of so many bands might fill: the plain raster, its copy and a third of that again.
+
+    Raises:
+        UserError: where there is less.
+    """
+    pixels = math.ceil(grid.height / _BLOCK) * math.ceil(grid.width / _BLOCK) * _BLOCK**2
+    need, free = pixels * bands * 7 / 3e6, shutil.disk_usage(folder).free / 1e6
+    if free < need:
+        raise UserError(f"{folder}: {free:,.0f} MB are free, the maps of {scene} may need {need:,.0f} MB meanwhile")
 
 
 class CloudGeoTiff:

@@ -12,7 +12,7 @@ from rasterio.errors import NotGeoreferencedWarning
 
 from mmfl_jax.errors import UserError
 from mmfl_jax.maps.composites import Thumbnail, choose_view
-from mmfl_jax.maps.geotiff import CloudGeoTiff, side_file
+from mmfl_jax.maps.geotiff import CloudGeoTiff, check_space, side_file
 from mmfl_jax.maps.legend import NODATA, Legend
 from mmfl_jax.maps.options import MapOptions
 from mmfl_jax.maps.outputs import Outputs, prepare
@@ -107,6 +107,8 @@ class _Mapped:
             "class_colors": json.dumps(legend.colors),
             "modalities": "+".join(scene.sources),
         }
+        bands = 1 + len(legend.names) * (files.probabilities is not None)
+        check_space(files.map.parent, scene.name, scene.grid, bands)
         blocks = self._windows.blend(self._read, scene.shape, self._predict, len(legend.names), scene.channels)
         with graceful() as caught, contextlib.ExitStack() as stack:
             land = stack.enter_context(CloudGeoTiff(files.map, scene.grid, ["class"], tags, colors=legend.table))
