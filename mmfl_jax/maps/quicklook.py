@@ -19,7 +19,7 @@ from mmfl_jax.maps.geotiff import MARK
 from mmfl_jax.maps.legend import NODATA, Legend
 from mmfl_jax.maps.rasters import Grid, reading
 from mmfl_jax.report.figures import styled
-from mmfl_jax.report.presentation import shorten
+from mmfl_jax.report.presentation import short_names, shorten
 
 _NO_DATA = "#eceef1"
 
@@ -54,18 +54,19 @@ def _draw(image: np.ndarray, classes: np.ndarray, words: str, name: str, grid: G
     counts = np.bincount(classes.ravel(), minlength=256)
     order = [c for c in np.argsort(-counts[: len(legend.names)], kind="stable") if counts[c]]
     known = max(int(counts[:NODATA].sum()), 1)
+    names = short_names([legend.names[c] for c in order], 34)
     handles = [
-        Patch(color=legend.colors[c], label=f"{shorten(legend.names[c], 34)}  {_share(counts[c] / known)}")
-        for c in order
+        Patch(color=legend.colors[c], label=f"{shown}  {_share(counts[c] / known)}") for c, shown in zip(order, names)
     ]
     if counts[NODATA]:
         handles.append(Patch(color=_NO_DATA, label="no data"))
     # Side by side, the picture of two images of this shape and a column of names.
     side = min(4.4, 4.4 * width / height)
-    figure = Figure(figsize=(2 * side + 2.6, min(4.4, 4.4 * height / width) + 0.5), layout="constrained")
+    tall = max(min(4.4, 4.4 * height / width), 0.19 * len(handles))
+    figure = Figure(figsize=(2 * side + 2.6, tall + 0.5), layout="constrained")
     left, right = figure.subplots(1, 2)
-    shown = (image, words, "antialiased"), (table[classes], f"land cover of {name}", "nearest")  # colours stay pure
-    for panel, (pixels, title, interpolation) in zip((left, right), shown):
+    drawn = (image, words, "antialiased"), (table[classes], f"land cover of {name}", "nearest")  # colours stay pure
+    for panel, (pixels, title, interpolation) in zip((left, right), drawn):
         panel.set_facecolor(_NO_DATA)
         panel.imshow(pixels, interpolation=interpolation)
         panel.set(xticks=[], yticks=[])
