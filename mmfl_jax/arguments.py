@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import inspect
 import io
 import re
@@ -84,6 +85,9 @@ def _called(target: Callable[..., T]) -> Any:
 def _flags(target: Any) -> list[str]:
     names = inspect.signature(target).parameters
     own = [name for name in names if name != "study"]
+    if not inspect.isclass(target):
+        groups = filter(dataclasses.is_dataclass, typing.get_type_hints(target).values())
+        own += [field.name for group in groups for field in dataclasses.fields(group)]
     return [flag(name) for name in (*own, *(OPTIONS if "study" in names else ()), "help")]
 
 

@@ -1,4 +1,4 @@
-"""The command line: run, sweep, evaluate, compare, report, list."""
+"""The command line: run, sweep, evaluate, predict, compare, report, list."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from tyro.conf import OmitArgPrefixes, Positional, UseAppendAction
 
 from mmfl_jax.arguments import parse
 from mmfl_jax.errors import UserError, one_line
+from mmfl_jax.maps.options import MapOptions
 from mmfl_jax.options import Positive, options
 from mmfl_jax.streams import guarded, say
 from mmfl_jax.study import Study, experiments, load_study
@@ -158,6 +159,32 @@ def evaluate(run_dir: Annotated[Path, Positional], archive: str | None = None, b
     print(f"round {simulation.round_number} on {name}, written to {shown}")
 
 
+_MAPS = MapOptions()
+
+
+def predict(
+    run_dir: Annotated[Path, Positional],
+    input: Path,
+    output: Path,
+    maps: OmitArgPrefixes[MapOptions] = _MAPS,
+    quiet: bool = False,
+) -> None:
+    """Map the scenes of a folder with a run's model.
+
+    Args:
+        run_dir: of the run.
+        input: holds a folder of GeoTIFFs for each modality (s1, s2, ...), one file name a scene; of a run with one
+            modality, the files themselves.
+        output: folder for the maps, SCENE.tif and what stands beside it.
+        maps: how scenes are cut and what is written.
+        quiet: show no progress.
+    """
+    from mmfl_jax.maps import check_folders, predict_maps, predictor_of
+
+    check_folders(input, output)  # before the model is made
+    print(*predict_maps(predictor_of(run_dir), input, output, maps, quiet=quiet), sep="\n")
+
+
 def compare(
     run_dirs: Annotated[tuple[Path, ...], Positional],
     output: Path | None = None,
@@ -230,6 +257,7 @@ def _headline(path: Path) -> str:
 STUDY_COMMANDS: dict[str, Callable[[str, list[str]], None]] = {"run": run, "sweep": sweep}
 COMMANDS: dict[str, Callable[..., None]] = {
     "evaluate": evaluate,
+    "predict": predict,
     "compare": compare,
     "report": report,
     "list": list_,
@@ -241,6 +269,8 @@ USAGE = """usage: mmfl-jax COMMAND ...
   sweep STUDY --vary FIELD=V,V... --seeds N --run-dir DIR [--folds FIELD=V,V] [OPTIONS]
                                                    run every combination of values and seeds, go on, compare
   evaluate RUN_DIR [--archive A]                   score a run's model on its test samples, or on another archive's
+  predict RUN_DIR --input DIR --output DIR [--probabilities] [--stac] [OPTIONS]
+                                                   map scenes with a run's model: GeoTIFFs and pictures
   compare RUN_DIR... [--output FILE.png] [--target METRIC=VALUE] [--baseline NAME] [--folds FIELD]
                                                    show runs side by side, seeds of one configuration together
   report RUN_DIR                                   write report.html and figures/ again

@@ -228,18 +228,35 @@ def test_what_the_parser_refuses_is_one_line_too(study, tmp_path, monkeypatch, c
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_run_of_patches_has_no_maps(run_dir, tmp_path, capsys):
+    (tmp_path / "in").mkdir()
+    places = ("--input", tmp_path / "in", "--output", tmp_path / "out")
+    assert_one_line(capsys, "task 'multiclass' has no maps", "predict", run_dir, *places)
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["run", "quikstart"], "study 'quikstart' is unknown; one of "),
         (["run", "nowhere.py"], "study 'nowhere.py' is unknown"),
-        (["train", "quickstart"], "command 'train' is unknown; one of run, sweep, evaluate, compare, report, list"),
+        (
+            ["train", "quickstart"],
+            "command 'train' is unknown; one of run, sweep, evaluate, predict, compare, report, list",
+        ),
         (["evaluate", "nowhere"], "nowhere/config.json does not exist; is nowhere a run directory?"),
         (["report", "nowhere"], "nowhere"),
         (["report"], "Missing from mmfl-jax report: PATH of the run."),
         (["evaluate", "nowhere", "--bets"], "evaluate: --bets is unknown; did you mean --best?"),
         (["list", "methodz"], "invalid choice 'methodz'"),
         (["compare", "nowhere"], "nowhere"),
+        (["predict", "nowhere", "--input", "x", "--output", "y"], "x: no such folder; --input needs the folder with"),
+        (["predict", "nowhere", "--input", "/", "--output", "/y"], "/y: lies in the input /, where maps would"),
+        (["predict", "run", "--input", "x", "--output", "y", "--overlap", "0.6"], "--overlap 0.6: must be a number"),
+        (
+            ["predict", "run", "--input", "x", "--output", "y", "--windw", "6"],
+            "windw is unknown; did you mean --window?",
+        ),
     ],
 )
 def test_what_does_not_exist_is_named(arguments, message, tmp_path, monkeypatch, capsys):

@@ -24,7 +24,7 @@ def picture(images: np.ndarray, channels: Sequence[str]) -> np.ndarray:
     """Return uint8 ``[..., height, width, 3]`` of images ``[..., height, width, channels]``.
 
     True colours where the channels have them; else the first channels, one as grey, two with their difference (what is
-    usual for radar). Each is stretched between its 2nd and 98th percentile over all images; missing values are white.
+    usual for radar). The stretch is that of all images together, and clouds may be beyond it; missing values are white.
     """
     chosen = color_channels(channels)
     images = np.asarray(images, np.float32)
@@ -38,8 +38,10 @@ def picture(images: np.ndarray, channels: Sequence[str]) -> np.ndarray:
     known = np.isfinite(flat).all(axis=1)
     if not known.any():
         return np.full(shown.shape, 255, np.uint8)
-    low, high = np.percentile(flat[known], (2, 98), axis=0)
-    if chosen is not None:  # one stretch for all, or the colours would not be true
+    low, high = np.percentile(flat[known], (2, 98 if chosen is None else 92), axis=0)
+    if chosen is not None:  # one stretch for all three, or the colours would not be true
         low, high = np.full(3, low.min()), np.full(3, high.max())
-    stretched = (shown - low) / np.maximum(high - low, 1e-6)
-    return np.where(np.isfinite(shown), np.clip(255 * stretched, 0, 255), 255).astype(np.uint8)
+    stretched = np.clip((shown - low) / np.maximum(high - low, 1e-6), 0, 1)
+    # Land reflects little: without the root most of it would be nearly black.
+    stretched = stretched if chosen is None else stretched**0.7
+    return np.where(np.isfinite(shown), 255 * stretched, 255).astype(np.uint8)
