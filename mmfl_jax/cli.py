@@ -147,7 +147,7 @@ def evaluate(run_dir: Annotated[Path, Positional], archive: str | None = None, b
     from mmfl_jax.runs.files import write_whole
     from mmfl_jax.study.build import open_archive
 
-    simulation = runs.load(run_dir, best=best)
+    simulation = runs.load(run_dir, best=best, training=False)
     scores = simulation.evaluate(open_archive(simulation.study.replace(archive=archive)) if archive else None)
     name, shown = simulation.study.data.archive if archive is None else archive, run_dir / "evaluation.json"
     found = {"round": simulation.round_number, "archive": name, "evaluation": scores}
@@ -169,20 +169,23 @@ def predict(
     maps: OmitArgPrefixes[MapOptions] = _MAPS,
     quiet: bool = False,
 ) -> None:
-    """Map the scenes of a folder with a run's model.
+    """Map the scenes of a folder with a run's model, or classify its patches.
 
     Args:
         run_dir: of the run.
         input: holds a folder of GeoTIFFs for each modality (s1, s2, ...), one file name a scene; of a run with one
-            modality, the files themselves.
-        output: folder for the maps, SCENE.tif and what stands beside it.
+            modality, the files themselves. Of a run that classifies patches: an archive of the run's kind.
+        output: folder for the maps, SCENE.tif and what stands beside it; of patches, for a table of probabilities.
         maps: how scenes are cut and what is written.
         quiet: show no progress.
     """
-    from mmfl_jax.maps import check_folders, predict_maps, predictor_of
+    from mmfl_jax.maps import check_folders, classifies_patches, predict_maps, predict_patches, predictor_of
 
-    check_folders(input, output)  # before the model is made
-    print(*predict_maps(predictor_of(run_dir), input, output, maps, quiet=quiet), sep="\n")
+    if classifies_patches(run_dir):
+        print(predict_patches(run_dir, input, output, maps.format))
+    else:
+        check_folders(input, output)  # before the model is made
+        print(*predict_maps(predictor_of(run_dir), input, output, maps, quiet=quiet), sep="\n")
 
 
 def compare(

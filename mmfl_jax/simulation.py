@@ -70,6 +70,7 @@ class Simulation:
         algorithm = algorithm_of(study)
         self._clients = pooled(self.federation) if algorithm.pooled else self.federation
         sizes.check_federation(study, self._clients)
+        sizes.check_crop(study, self.federation.archive)
         self._steps = [
             local_steps(n, study.training.local_epochs, study.training.batch_size, study.training.local_steps)
             for n in (group.sizes for group in self._clients.groups)
@@ -298,14 +299,24 @@ class Simulation:
         """Return the modality sets that are scored: each that a client holds alone, then all together."""
         return self._scorer.sets
 
-    def predict(self, samples: np.ndarray, modalities: Sequence[str] | None = None) -> np.ndarray:
+    def predict(
+        self, samples: np.ndarray, modalities: Sequence[str] | None = None, archive: Archive | None = None
+    ) -> np.ndarray:
         """Return the global model's probabilities of samples, ``[n, ..., classes]``.
 
         Args:
             samples: indices in the archive.
             modalities: that the model sees; None for all.
+            archive: of the samples; None for the simulation's own.
+
+        Raises:
+            UserError: for an archive of other classes or modalities.
         """
-        return self._scorer.predict(self.state, samples, modalities)
+        return self._scorer.predict(self.state, samples, modalities, archive)
+
+    def answer(self, inputs: dict[str, jax.Array]) -> jax.Array:
+        """Return the global model's probabilities for normalised images ``[batch, *shape]`` by modality."""
+        return self._scorer.answer(self.state, inputs)
 
     def test_tiles(self) -> np.ndarray:
         """Return, of labels by pixel, the share of right pixels of every test sample, ``[n]``; NaN without a label."""

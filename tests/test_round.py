@@ -120,11 +120,11 @@ def test_images_with_batch_statistics_equal_the_python_loop_though_nobody_holds_
 @pytest.mark.parametrize(
     ("chunk_size", "options"),
     [
-        (2, {"method": "mf+fw+mim", "class_weights": "balanced", "dice_weight": 0.5, "logit_calibration": "relative"}),
+        (2, {"method": "mf+mim", "class_weights": "balanced", "dice_weight": 0.5, "logit_calibration": "relative"}),
         (1, {"method": "mf+mim", "mim_level": "pixel", "decoder": "fpn"}),
         (2, {"method": "separate", "algorithm": "scaffold", "flips": True, "crop": 6}),
     ],
-    ids=["mf+fw+mim", "pixels", "separate"],
+    ids=["mf+mim", "pixels", "separate"],
 )
 def test_labels_by_pixel_equal_the_python_loop(chunk_size, options):
     federation = ragged_federation([2, 5, 9], [("s1",), ("s2",), ("s1",)], task="pixel")

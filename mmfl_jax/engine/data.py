@@ -59,11 +59,13 @@ class Normalizer:
     def read(self, archive: Archive, modality: str, samples: np.ndarray) -> np.ndarray:
         """Return ``[len(samples), *shape]``, normalised."""
         out = np.empty((len(samples), *archive.modalities[modality].shape), self.dtype)
-        mean, std = self.mean[modality], self.std[modality]
         for i in range(0, len(samples), _READ):
-            raw = archive.read(modality, samples[i : i + _READ])
-            out[i : i + _READ] = np.nan_to_num((raw - mean) / std, nan=0.0)
+            out[i : i + _READ] = self.apply(modality, archive.read(modality, samples[i : i + _READ]))
         return out
+
+    def apply(self, modality: str, raw: np.ndarray) -> np.ndarray:
+        """Return raw images ``[..., channels]`` normalised, float32."""
+        return np.nan_to_num((raw - self.mean[modality]) / self.std[modality], nan=0.0)
 
 
 def _training_moments(federation: Federation, modality: str, spec: ModalitySpec) -> tuple[np.ndarray, np.ndarray]:

@@ -35,7 +35,12 @@ def set_name(modalities: Sequence[str]) -> str:
     return "+".join(modalities)
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def answer(template: Template, task: Task, variables: tuple[Variables, ...], inputs: dict[str, Array]) -> Array:
+    """Return a model's probabilities for normalised images ``[batch, *shape]`` by modality."""
+    return task.predict(_logits(template, variables, inputs))
+
+
 def _logits(template: Template, variables: tuple[Variables, ...], inputs: dict[str, Array]) -> Array:
     return template.module(*variables)(inputs, train=False).logits
 
@@ -108,7 +113,7 @@ class Evaluator:
         """Return what the model answers to the modalities that are ``seen`` (all), ``[n, ..., classes]`` float32."""
         variables, chosen = (params, stats, frozen or {}), seen or self.modalities
         inputs = ({m: images[m] for m in chosen} for images, _ in self._batches())
-        found = [self.task.predict(_logits(self._template, variables, images)) for images in inputs]
+        found = [answer(self._template, self.task, variables, images) for images in inputs]
         return np.concatenate(jax.device_get(found))[: len(self.samples)]
 
     def evaluate(

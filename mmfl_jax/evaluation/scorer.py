@@ -14,7 +14,7 @@ from mmfl_jax.engine.program import Program
 from mmfl_jax.engine.state import ServerState
 from mmfl_jax.errors import UserError
 from mmfl_jax.evaluation import personal
-from mmfl_jax.evaluation.evaluate import Evaluator, modality_sets, set_name
+from mmfl_jax.evaluation.evaluate import Evaluator, answer, modality_sets, set_name
 from mmfl_jax.federation import Federation
 
 # Test samples scored at once: images or series, and vectors, of which a model of texts wants many at once.
@@ -66,9 +66,30 @@ class Scorer:
         """Return the modality sets that are scored."""
         return modality_sets(self._held)
 
-    def predict(self, state: ServerState, samples: np.ndarray, seen: Sequence[str] | None = None) -> np.ndarray:
-        """Return the probabilities of samples by the modalities that are ``seen`` (all), ``[n, ..., classes]``."""
-        evaluator = self._evaluator(samples, min(_BATCH, len(samples)))
+    def answer(self, state: ServerState, inputs: dict[str, jax.Array]) -> jax.Array:
+        """Return the probabilities for normalised images ``[batch, *shape]`` by modality."""
+        program = self._program
+        variables = (*program.evaluation_variables(state), state.frozen)
+        return answer(program.template, program.task, variables, inputs)
+
+    def predict(
+        self,
+        state: ServerState,
+        samples: np.ndarray,
+        seen: Sequence[str] | None = None,
+        archive: Archive | None = None,
+    ) -> np.ndarray:
+        """Return the probabilities of samples by the modalities that are ``seen`` (all), ``[n, ..., classes]``.
+
+        Args:
+            state: of the model.
+            samples: indices in the archive.
+            seen: modalities; None for all that are scored.
+            archive: of the samples; None for the federation's own.
+        """
+        if archive is not None:
+            _check_alike(self._federation.archive, archive)
+        evaluator = self._evaluator(samples, min(_BATCH, len(samples)), archive=archive)
         return evaluator.probabilities(*self._program.evaluation_variables(state), state.frozen, seen)
 
     def test_tiles(self, state: ServerState) -> np.ndarray:
@@ -115,12 +136,14 @@ class Scorer:
         numbers = lambda row: [k for k, v in row.items() if isinstance(v, int | float)]
         return {name: {key: mean(rows, key) for key in numbers(rows[0])} for name, rows in found.items()}
 
-    def _evaluator(self, samples: np.ndarray, batch_size: int, group: int | None = None) -> Evaluator:
+    def _evaluator(
+        self, samples: np.ndarray, batch_size: int, group: int | None = None, archive: Archive | None = None
+    ) -> Evaluator:
         """Return what scores the server's model, or that of a group's clients on what they hold."""
         program = self._program
         held = self._held if group is None else program.groups[group]
         template = program.template if group is None else program.templates[group]
-        return Evaluator(self._federation.archive, samples, template, self._normalizer, held, batch_size)
+        return Evaluator(archive or self._federation.archive, samples, template, self._normalizer, held, batch_size)
 
 
 def _check_alike(own: Archive, other: Archive) -> None:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
 from mmfl_jax.archives.base import ModalitySpec
-from mmfl_jax.errors import UserError
 
 
 class Predictor(Protocol):
@@ -43,15 +41,3 @@ class Predictor(Protocol):
             float32 [n, height, width, classes].
         """
         ...
-
-
-def predictor_of(run_dir: Path) -> Predictor:
-    """Return the model of a run, ready to draw maps.
-
-    Raises:
-        UserError: no run there, or one whose task has no maps.
-    """
-    from mmfl_jax.runs import read_run
-
-    run = read_run(run_dir)
-    raise UserError(f"{run_dir}: task {run.federation.get('task', 'of this run')!r} has no maps; a run of pixels has")

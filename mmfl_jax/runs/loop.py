@@ -237,20 +237,24 @@ def versions() -> dict[str, str]:
     return {**found, "platform": device.platform, "device": f"{jax.device_count()} x {device.device_kind}"}
 
 
-def load(run_dir: Path, federation: Federation | None = None, *, best: bool = False) -> Simulation:
+def load(
+    run_dir: Path, federation: Federation | None = None, *, best: bool = False, training: bool = True
+) -> Simulation:
     """Return the simulation of a run directory, finished or stopped, with the state of a checkpoint.
 
     Args:
         run_dir: of the run.
         federation: the run's own, if it was made in Python; None to open what its study names.
         best: take the checkpoint with the best score on the test samples, not the last.
+        training: whether it is to go on; if not, one device is enough, and no training images are read onto it.
 
     Raises:
         UserError: for another federation than the run's, or a checkpoint that is missing or damaged.
     """
     from mmfl_jax.simulation import Simulation
 
-    simulation = Simulation(read_config(run_dir), federation)
+    study = read_config(run_dir)
+    simulation = Simulation(study if training else study.replace(stream_mb=1, devices=1, chunk_size=0), federation)
     check_same_federation(run_dir, simulation.federation.describe())
     with closing(Checkpoints(run_dir / CHECKPOINTS, read_only=True)) as checkpoints:
         _restore(simulation, checkpoints, checkpoints.best() if best else None)

@@ -13,6 +13,7 @@ from mmfl_jax.options import INT32
 from mmfl_jax.study.study import Study
 
 if TYPE_CHECKING:
+    from mmfl_jax.archives.base import Archive
     from mmfl_jax.engine.program import Program
     from mmfl_jax.federation import Federation
 
@@ -60,6 +61,14 @@ def check_federation(study: Study, federation: Federation) -> None:
             f"{option}: {steps:.3g} local steps a round, of --batch-size {training.batch_size}; together at most "
             f"{INT32} samples"
         )
+
+
+def check_crop(study: Study, archive: Archive) -> None:
+    """Raise UserError for a part of images that is larger than they are, or of images of several sizes."""
+    crop, sides = study.training.crop, {spec.shape[:2] for spec in archive.modalities.values() if len(spec.shape) == 3}
+    told = ", ".join("x".join(map(str, side)) for side in sorted(sides))
+    if crop and sides and (len(sides) > 1 or crop > min(next(iter(sides)))):
+        raise UserError(f"--crop {crop}: images have {told} pixels; all must have one size, of at least {crop}")
 
 
 def check_rounds(study: Study, repeats: int) -> None:

@@ -9,8 +9,10 @@ from mmfl_jax.algorithms import find
 from mmfl_jax.archives.base import Archive
 from mmfl_jax.options import flag, shown
 from mmfl_jax.study.study import OPTIONS, Study
+from mmfl_jax.tasks import task_of
 
 _ENCODER = ("encoder", "width", "fusion", "norm")
+_BY_PIXEL = ("decoder", "class_weights", "dice_weight", "mim_level")
 
 
 def unused(study: Study, archive: Archive, given: set[str]) -> list[str]:
@@ -34,9 +36,11 @@ def _of_data(archive: Archive) -> Iterator[tuple[str, str]]:
     # Image features were images once.
     axes, images = ({len(spec.shape) for spec in a.modalities.values()} for a in (archive, archive.source))
     if 3 not in images:
-        yield from ((name, f"archive {archive.name} has no images") for name in ("image_size", "flips"))
+        yield from ((name, f"archive {archive.name} has no images") for name in ("image_size", "flips", "crop"))
     if 2 not in axes:
         yield "mask_dates", f"archive {archive.name} has no series"
+    if not task_of(archive).spatial:
+        yield from ((name, f"archive {archive.name} has no labels by pixel") for name in _BY_PIXEL)
 
 
 def _of_others(study: Study) -> Iterator[tuple[str, str]]:
