@@ -50,8 +50,8 @@ def run(reference: str, arguments: list[str]) -> None:
     import jax
 
     from mmfl_jax import commands
+    from mmfl_jax.files import writing
     from mmfl_jax.runs import directory
-    from mmfl_jax.runs.files import writing
     from mmfl_jax.simulation import Simulation
     from mmfl_jax.study.build import check
     from mmfl_jax.study.unused import unused
@@ -142,8 +142,8 @@ def evaluate(run_dir: Annotated[Path, Positional], archive: str | None = None, b
     from rich.console import Console
 
     from mmfl_jax import runs
+    from mmfl_jax.files import write_whole
     from mmfl_jax.report import result_table
-    from mmfl_jax.runs.files import write_whole
     from mmfl_jax.study.build import open_archive
 
     simulation = runs.load(run_dir, best=best)

@@ -47,6 +47,7 @@ def resize(images: np.ndarray, size: tuple[int, ...], enlarge: str = "bilinear")
     Returns:
         float32 [..., *size]; NaN where nothing but missing values was covered.
     """
+    whole = images.dtype.kind in "ui"  # numbers among which none is missing
     images = images.astype(np.float32, copy=False)
     if images.shape[-2:] == size:
         return images
@@ -54,8 +55,7 @@ def resize(images: np.ndarray, size: tuple[int, ...], enlarge: str = "bilinear")
         weights(source, target, "area" if target < source else enlarge)
         for source, target in zip(images.shape[-2:], size, strict=True)
     )
-    missing = np.isnan(images)
-    if not missing.any():
+    if whole or not (missing := np.isnan(images)).any():
         return rows @ images @ columns.T
     total = rows @ np.where(missing, 0, images) @ columns.T
     present = rows @ (~missing).astype(np.float32) @ columns.T

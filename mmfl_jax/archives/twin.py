@@ -18,8 +18,7 @@ from jax import Array
 
 from mmfl_jax.archives import twin_images
 from mmfl_jax.archives.base import Archive, choose_modalities
-from mmfl_jax.archives.bigearthnet import specify
-from mmfl_jax.archives.bigearthnet_nomenclature import CLASS_NAMES, S1_CHANNELS, S2_BANDS_12, SEASONS
+from mmfl_jax.archives.bigearthnet.nomenclature import CLASS_NAMES, S1_CHANNELS, S2_BANDS_12, SEASONS, specify
 from mmfl_jax.archives.twin_statistics import COUNTRIES, COUNTRY_SIZES, SPLIT_SHARES
 
 FLOOR = 16

@@ -14,7 +14,7 @@ import numpy as np
 from jax import Array
 
 from mmfl_jax.archives import twin_physics as physics
-from mmfl_jax.archives.bigearthnet_nomenclature import S1_CHANNELS, S2_BANDS_12
+from mmfl_jax.archives.bigearthnet.nomenclature import S1_CHANNELS, S2_BANDS_12
 from mmfl_jax.archives.twin_statistics import (
     CLASS_COUNTS,
     COUNTRY_SIZES,

@@ -16,7 +16,7 @@ from jax import Array
 
 from mmfl_jax.archives import twin_images
 from mmfl_jax.archives.base import Archive, ModalitySpec, choose_modalities
-from mmfl_jax.archives.bigearthnet_nomenclature import CLASS_NAMES, S2_BANDS_12, SEASONS
+from mmfl_jax.archives.bigearthnet.nomenclature import CLASS_NAMES, S2_BANDS_12, SEASONS
 from mmfl_jax.archives.twin import BATCH, draw_batches
 from mmfl_jax.archives.twin_statistics import CLASS_COUNTS, COUNTRIES
 from mmfl_jax.models.clip.images import DEVIATION, MEAN

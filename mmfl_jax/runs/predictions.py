@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mmfl_jax.errors import UserError, one_line
-from mmfl_jax.runs.files import write_whole
+from mmfl_jax.files import write_whole
 
 if TYPE_CHECKING:
     from mmfl_jax.archives.base import Archive
