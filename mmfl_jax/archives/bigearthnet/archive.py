@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import warnings
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,7 +14,7 @@ from mmfl_jax.archives.base import Archive, Part, choose_modalities
 from mmfl_jax.archives.bigearthnet import nomenclature
 from mmfl_jax.archives.bigearthnet.copies import PreparedBands, part_name
 from mmfl_jax.archives.bigearthnet.geotiffs import GeoTiffs
-from mmfl_jax.archives.bigearthnet.patches import THREADS, PatchTable, Scan
+from mmfl_jax.archives.bigearthnet.patches import PatchTable, Scan
 from mmfl_jax.archives.bigearthnet.rico_hdl import DATABASE, Database, find_database
 from mmfl_jax.archives.bigearthnet.trees_v1 import scan_v1
 from mmfl_jax.archives.bigearthnet.trees_v2 import scan_v2
@@ -33,8 +31,11 @@ class Bands(Protocol):
     def table(self, modalities: Sequence[str]) -> PatchTable:
         """Return what is known of the patches that all these modalities have."""
 
-    def planes(self, modality: str, patch: Any, groups: dict[int, tuple[str, ...]]) -> Iterable[np.ndarray]:
-        """Yield the bands of each size, uint16 or float32 [bands, size, size]; NaN where nothing was measured."""
+    def map(self, work: Callable[[Any], Any], rows: Iterable[Any]) -> Iterator[Any]:
+        """Do work that reads planes, in as many threads as reading is worth; yield what it returns, in order."""
+
+    def planes(self, modality: str, patch: Any, groups: dict[int, tuple[str, ...]]) -> Sequence[np.ndarray]:
+        """Return the bands of each size, uint16 or float32 [bands, size, size]; NaN where nothing was measured."""
 
     def where(self, modality: str, patch: Any, band: str) -> str:
         """Return what an error calls the place of a band."""
@@ -84,23 +85,23 @@ class BigEarthNet(Archive):
         self._missing: dict[str, int] = {}
 
     def read(self, modality: str, indices: np.ndarray) -> np.ndarray:
-        """Read and resample the bands of the patches, several patches at a time."""
+        """Read the bands of the patches, several patches at a time, and bring them to one size."""
         indices = self.checked(modality, indices)
         spec, patches = self.modalities[modality], self._patches[modality]
         groups = nomenclature.by_size(spec.channels)
-        channels = [[spec.channels.index(band) for band in bands] for bands in groups.values()]
+        runs = [_runs([spec.channels.index(band) for band in bands]) for bands in groups.values()]
         images = np.empty((len(indices), *spec.shape), np.float32)
+        planes = np.empty((len(spec.channels), *spec.shape[:2]), np.float32)
         missing: dict[str, int] = {}
-
-        def fill(place: int) -> None:
-            planes = np.empty((len(spec.channels), *spec.shape[:2]), np.float32)
-            patch = patches[indices[place]]
-            for numbers, stack in zip(channels, self._bands.planes(modality, patch, groups), strict=True):
-                self._count_missing(stack, modality, patch, [spec.channels[number] for number in numbers], missing)
-                planes[numbers] = resize(stack, spec.shape[:2], self._resampling)
-            images[place] = planes.transpose(1, 2, 0)
-
-        list(_pool().map(fill, range(len(indices))))
+        stacks_of = self._bands.map(lambda row: (row, self._bands.planes(modality, patches[row], groups)), indices)
+        # Here and not in the threads that read: products of many threads at once wait for each other.
+        for image, (row, stacks) in zip(images, stacks_of, strict=True):
+            for bands, stack, found in zip(groups.values(), stacks, runs, strict=True):
+                self._count_missing(stack, modality, patches[row], bands, missing)
+                for start, channel, length in found:
+                    run = stack[start : start + length]
+                    resize(run, spec.shape[:2], self._resampling, out=planes[channel : channel + length])
+            image[...] = planes.transpose(1, 2, 0)
         self._warn_missing(missing)
         return images
 
@@ -129,7 +130,7 @@ class BigEarthNet(Archive):
                         self._check_whole(stack, modality, patch, bands)
                     target[...] = stack
 
-        list(_pool().map(fill, range(len(indices))))
+        list(self._bands.map(fill, range(len(indices))))
         return arrays
 
     def _check_whole(self, stack: np.ndarray, modality: str, patch: Any, bands: Sequence[str]) -> None:
@@ -157,13 +158,12 @@ class BigEarthNet(Archive):
             )
 
 
-@functools.cache
-def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(THREADS)
-
-
-if hasattr(os, "register_at_fork"):  # a fork has the pool, and none of its threads
-    os.register_at_fork(after_in_child=_pool.cache_clear)
+def _runs(channels: Sequence[int]) -> list[tuple[int, int, int]]:
+    """Return where bands that follow each other begin, where their channels do, and how many they are."""
+    starts = [n for n, channel in enumerate(channels) if not n or channel != channels[n - 1] + 1]
+    return [
+        (start, channels[start], end - start) for start, end in zip(starts, [*starts[1:], len(channels)], strict=True)
+    ]
 
 
 def _look(directory: Path) -> Bands:

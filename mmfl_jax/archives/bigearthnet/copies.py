@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +45,12 @@ class PreparedBands:
         """Return how errors call a band."""
         return f"{self._copy.directory}: {self._copy.samples.attributes['patch_id'][row]}: {band}"
 
-    def planes(self, modality: str, row: Any, groups: dict[int, tuple[str, ...]]) -> Iterator[np.ndarray]:
-        """Yield the bands of each size, uint16 or float32 [bands, size, size]; NaN where nothing was measured."""
+    def map(self, work: Callable[[Any], Any], rows: Iterable[Any]) -> Iterator[Any]:
+        """Work in this thread: reading is a copy of memory."""
+        return map(work, rows)
+
+    def planes(self, modality: str, row: Any, groups: dict[int, tuple[str, ...]]) -> list[np.ndarray]:
+        """Return the bands of each size, uint16 or float32 [bands, size, size]; NaN where nothing was measured."""
         kept = nomenclature.by_size(self._channels[modality])
         if lacking := [band for size, bands in groups.items() for band in bands if band not in kept.get(size, ())]:
             raise UserError(f"{self._copy.directory}: was prepared without {', '.join(lacking)}; open it with bands=10")
@@ -55,8 +59,10 @@ class PreparedBands:
             part = self._copy.manifest.parts[name := part_name(modality, size)]
             arrays[name] = np.empty(part.shape, part.dtype)
         self._copy.read(int(row), arrays)
-        for (size, bands), array in zip(groups.items(), arrays.values(), strict=True):
-            yield array if bands == kept[size] else array[[kept[size].index(band) for band in bands]]
+        return [
+            array if bands == kept[size] else array[[kept[size].index(band) for band in bands]]
+            for (size, bands), array in zip(groups.items(), arrays.values(), strict=True)
+        ]
 
 
 def part_name(modality: str, size: int) -> str:

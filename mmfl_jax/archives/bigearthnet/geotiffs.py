@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from mmfl_jax.archives.base import FILL
-from mmfl_jax.archives.bigearthnet.patches import PatchTable, Scan
+from mmfl_jax.archives.bigearthnet.patches import PatchTable, Scan, pool
 from mmfl_jax.errors import UserError
 
 _thread = threading.local()
@@ -38,11 +38,17 @@ class GeoTiffs:
         """Return the path of a band."""
         return os.path.join(patch, f"{os.path.basename(patch)}_{band}.tif")
 
-    def planes(self, modality: str, patch: str, groups: dict[int, tuple[str, ...]]) -> Iterator[np.ndarray]:
-        """Yield the bands of each size, uint16 or float32 [bands, size, size]; NaN where nothing was measured."""
+    def map(self, work: Callable[[Any], Any], rows: Iterable[Any]) -> Iterator[Any]:
+        """Work in threads, for disks that answer late; GDAL is set up in each once."""
+        return pool().map(work, rows)
+
+    def planes(self, modality: str, patch: str, groups: dict[int, tuple[str, ...]]) -> list[np.ndarray]:
+        """Return the bands of each size, uint16 or float32 [bands, size, size]; NaN where nothing was measured."""
         _enter_environment()
-        for size, bands in groups.items():
-            yield np.stack([read_band(self.where(modality, patch, band), size) for band in bands])
+        return [
+            np.stack([read_band(self.where(modality, patch, band), size) for band in bands])
+            for size, bands in groups.items()
+        ]
 
 
 def _enter_environment() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +34,16 @@ class PatchTable:
 
 
 Scan = Callable[[Path, dict[str, Path]], PatchTable]
+
+
+@functools.cache
+def pool() -> ThreadPoolExecutor:
+    """Return the threads that files are read in."""
+    return ThreadPoolExecutor(THREADS)
+
+
+if hasattr(os, "register_at_fork"):  # a fork has the pool, and none of its threads
+    os.register_at_fork(after_in_child=pool.cache_clear)
 
 
 def select(directory: Path, table: PatchTable, rules: dict[str, Any]) -> PatchTable:

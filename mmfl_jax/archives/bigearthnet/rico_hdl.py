@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mmfl_jax.archives.bigearthnet.geotiffs import measured
-from mmfl_jax.archives.bigearthnet.patches import METADATA, PatchTable
+from mmfl_jax.archives.bigearthnet.patches import METADATA, PatchTable, pool
 from mmfl_jax.archives.bigearthnet.trees_v2 import tabulate
 from mmfl_jax.errors import UserError, one_line
 
@@ -64,8 +64,12 @@ class Database:
         """Return how errors call a band."""
         return f"{self._path}: {patch}: {band}"
 
-    def planes(self, modality: str, patch: str, groups: dict[int, tuple[str, ...]]) -> Iterator[np.ndarray]:
-        """Yield the bands of each size, uint16 or float32 [bands, size, size]; NaN where nothing was measured."""
+    def map(self, work: Callable[[Any], Any], rows: Iterable[Any]) -> Iterator[Any]:
+        """Work in threads, for disks that answer late."""
+        return pool().map(work, rows)
+
+    def planes(self, modality: str, patch: str, groups: dict[int, tuple[str, ...]]) -> list[np.ndarray]:
+        """Return the bands of each size, uint16 or float32 [bands, size, size]; NaN where nothing was measured."""
         from safetensors import numpy
 
         with self._begin() as transaction:
@@ -76,8 +80,7 @@ class Database:
             bands = numpy.load(content)
         except Exception as error:  # safetensors has many ways to fail on damaged bytes
             raise UserError(f"{self._path}: {patch}: no safetensors, or damaged ({one_line(error)})") from error
-        for size, names in groups.items():
-            yield np.stack([self._band(bands, patch, name, size) for name in names])
+        return [np.stack([self._band(bands, patch, name, size) for name in names]) for size, names in groups.items()]
 
     def _band(self, bands: dict[str, np.ndarray], patch: str, name: str, size: int) -> np.ndarray:
         if name not in bands:
