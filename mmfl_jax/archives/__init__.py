@@ -76,8 +76,8 @@ def open(
     """Open an archive by its short reference.
 
     Args:
-        reference: ``twin``, ``twinscenes``, ``bigearthnet:DIR``, ``scenes:DIR``, ``arrays:FILE.npz``, or a
-            kind that was registered.
+        reference: ``twin``, ``twinscenes``, ``bigearthnet:DIR``, ``scenes:DIR``, ``arrays:FILE.npz``,
+            ``tfds:NAME@DIR``, or a kind that was registered.
         modalities: which to read, in which order; all by default.
         image_size: height and width to bring images to; None or 0 for their own.
         samples: for the twin how many to make (4,000 by default, 2,000 scenes), else at most so many, drawn at random;
@@ -169,6 +169,19 @@ def _open_scenes(location: str, options: OpenOptions) -> Archive:
     if not all(directories):
         raise UserError(f"scenes:{location}: a directory is missing beside a comma; write scenes:DIR1,DIR2")
     archive = Scenes(directories, modalities=options.modalities, image_size=options.image_size or 224)
+    return random_subset(archive, options.samples, options.seed)
+
+
+@register("tfds", "tfds:NAME[@DIR]  a data set of TensorFlow Datasets on disk, such as so2sat/all or eurosat/all")
+def _open_tfds(location: str, options: OpenOptions) -> Archive:
+    from mmfl_jax.archives.tfds import Tfds
+
+    archive = Tfds(
+        _located("tfds:NAME@DIR", location),
+        modalities=options.modalities,
+        image_size=options.image_size,
+        resampling=options.resampling,
+    )
     return random_subset(archive, options.samples, options.seed)
 
 

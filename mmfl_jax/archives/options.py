@@ -31,7 +31,7 @@ class DataOptions:
     """Data."""
 
     archive: str = "twin"
-    """Archive: twin, twinscenes, bigearthnet:DIR, scenes:DIR or arrays:FILE.npz."""
+    """Archive: twin, twinscenes, bigearthnet:DIR, scenes:DIR, arrays:FILE.npz or tfds:NAME@DIR."""
     modalities: str = ""
     """Modalities to use, such as s1,s2; empty for all of the archive."""
     image_size: ImageSize = 0
