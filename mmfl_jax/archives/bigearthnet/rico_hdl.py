@@ -37,8 +37,7 @@ class Database:
     """
 
     def __init__(self, path: Path):
-        self._path, self._lock = path, threading.Lock()
-        self._environment: Any = None
+        self._path = path
         beside = [folder / METADATA for folder in (path, path.parent)]
         self._metadata = next((file for file in beside if file.is_file()), beside[-1])
         with self._begin() as transaction, transaction.cursor() as cursor:
@@ -49,12 +48,6 @@ class Database:
         self.modalities = tuple(self._keys)
         if not self._keys:
             raise UserError(f"{path}: the LMDB has no key that begins with S1 or S2, as patches of BigEarthNet do")
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_environment": None, "_lock": None}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _lock=threading.Lock())
 
     def table(self, modalities: Sequence[str]) -> PatchTable:
         """Keep the rows of the metadata whose patches are in the LMDB."""
@@ -84,7 +77,7 @@ class Database:
 
     def _band(self, bands: dict[str, np.ndarray], patch: str, name: str, size: int) -> np.ndarray:
         if name not in bands:
-            raise UserError(f"{self._path}: {patch}: no band {name}; there are {', '.join(bands)}")
+            raise UserError(f"{self._path}: {patch}: no band {name}; there are {', '.join(sorted(bands))}")
         pixels = bands[name]
         if pixels.shape != (size, size):
             raise UserError(f"{self._path}: {patch}: {name} has shape {list(pixels.shape)}; right is {[size, size]}")
@@ -99,19 +92,31 @@ class Database:
         except ModuleNotFoundError:
             raise UserError(f"{self._path}: an LMDB is read by lmdb; pip install 'mmfl_jax[lmdb]'") from None
         try:
-            with self._lock:
-                if self._environment is None:
-                    self._environment = self._open(lmdb)
-            return self._environment.begin()
+            with _opening:
+                return _opened(self._path, lmdb).begin()
         except lmdb.Error as error:
             raise UserError(f"{self._path}: cannot be read as an LMDB ({one_line(error)})") from error
 
-    def _open(self, lmdb: Any) -> Any:
-        # No lock file: the archive may lie where nothing can be written. No readahead: reads are random.
-        environment = lmdb.open(os.fspath(self._path), readonly=True, lock=False, readahead=False)
-        size = (self._path / DATABASE).stat().st_size
-        # What is cut short would be mapped all the same, and end the process where it is touched.
-        if size < (whole := environment.stat()["psize"] * (environment.info()["last_pgno"] + 1)):
-            environment.close()
-            raise UserError(f"{self._path / DATABASE}: cut short, {size} bytes of {whole}; copy it again")
+
+# A process may open a database once; it stays open.
+_open_now: dict[str, tuple[Any, Any]] = {}
+_opening = threading.Lock()
+
+
+def _opened(path: Path, lmdb: Any) -> Any:
+    """Return the environment of a database, opened anew where its file is another one than before."""
+    found = (path / DATABASE).stat()
+    stamp = found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+    before, environment = _open_now.get(name := os.path.realpath(path), (None, None))
+    if before == stamp:
         return environment
+    if environment is not None:
+        environment.close()
+    # No lock file: the archive may lie where nothing can be written. No readahead: reads are random.
+    environment = lmdb.open(os.fspath(path), readonly=True, lock=False, readahead=False)
+    # What is cut short would be mapped all the same, and end the process where it is touched.
+    if found.st_size < (whole := environment.stat()["psize"] * (environment.info()["last_pgno"] + 1)):
+        environment.close()
+        raise UserError(f"{path / DATABASE}: cut short, {found.st_size} bytes of {whole}; copy it again")
+    _open_now[name] = stamp, environment
+    return environment
