@@ -20,6 +20,7 @@ import contextlib
 import os
 import pathlib
 import resource
+import shutil
 import tempfile
 import time
 import warnings
@@ -169,6 +170,7 @@ def measure(folder: pathlib.Path, pairs: int, workers: int) -> Iterator[dict[str
     yield {"way": "plain_loop"} | rates(pairs, timed(lambda: read_plainly(tree, pairs)))
     yield {"way": "tree"} | rates(pairs, timed(lambda: read_all(archives.open(f"bigearthnet:{tree}"))))
     yield {"way": "lmdb"} | rates(pairs, timed(lambda: read_all(archives.open(f"bigearthnet:{encoded}"))))
+    shutil.rmtree(copy, ignore_errors=True)
     alone = timed(lambda: read_bands(tree, pairs), 2)["core"]
     processor = lambda: sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
     before, begin = processor(), time.perf_counter()

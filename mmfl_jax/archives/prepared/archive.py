@@ -43,9 +43,8 @@ class Copy:
         for path, (_, _, size) in zip(self._paths, self.manifest.shards, strict=True):
             found = Path(path).stat().st_size if Path(path).is_file() else None
             if found != size:
-                raise UserError(
-                    f"{path}: {'missing' if found is None else f'{found} bytes, not {size}'}; prepare again"
-                )
+                state = "missing" if found is None else f"{found} bytes, not {size}"
+                raise UserError(f"{path}: {state}; prepare the archive again")
 
     def read(self, row: int, wanted: dict[str, np.ndarray]) -> None:
         """Read parts of a sample into arrays, by name, each of the part's shape and dtype and C-contiguous.
@@ -59,9 +58,9 @@ class Copy:
         if all(place != shards.UNKNOWN for place, _ in places):
             shards.read_into(path, places)
             return
-        from tensorflow_datasets.proto.tf_example_pb2 import Example
+        from tensorflow_datasets.proto import tf_example_pb2
 
-        record = Example.FromString(shards.read_record(path, int(samples.position[row])))
+        record = tf_example_pb2.Example.FromString(shards.read_record(path, int(samples.position[row])))
         for part, array in wanted.items():
             content = record.features.feature[part].bytes_list.value[0]
             array[...] = np.frombuffer(content, array.dtype).reshape(array.shape)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from mmfl_jax import archives
-from mmfl_jax.archives.base import SPLITS, Archive, Part
+from mmfl_jax.archives.base import PLACES, SPLITS, Archive, Part
 from mmfl_jax.archives.prepared.data_set import write_data_set
 from mmfl_jax.archives.prepared.layout import (
     DAMAGED,
@@ -150,7 +150,8 @@ def _plan(archive: Archive, manifest: Manifest, output: Path, shard_bytes: int) 
         count = -(-len(rows) // each)
         for number, indices in enumerate(np.array_split(rows, count) if count else []):
             path = output / manifest.dataset / VERSION / shard_name(manifest.dataset, split, number, count)
-            shards.append(Shard(path, output / UNFINISHED / f"{split}-{number:05d}-of-{count:05d}.json", indices))
+            record = output / UNFINISHED / f"{path.name}.json"
+            shards.append(Shard(path, record, split, indices))
     return shards
 
 
@@ -166,13 +167,16 @@ def _finish(
     """Write what stands beside the shards, the manifest last."""
     records = [json.loads(shard.record.read_bytes()) for shard in shards]
     damaged = sorted((index, reason) for record in records for index, reason in record["damaged"])
-    names = archive.attributes.get("patch_id", np.arange(len(archive)))
+    names = next(
+        (archive.attributes[name] for name in reversed(PLACES) if name in archive.attributes), np.arange(len(archive))
+    )
     report = [{"sample": index, "name": str(names[index]), "reason": reason} for index, reason in damaged]
     write_whole(output / DAMAGED, json.dumps({"damaged": len(report), "samples": report}, indent=1))
     kept = np.array([index for record in records for index in record["kept"]], np.int64)
     if not len(kept):
         shutil.rmtree(output / UNFINISHED)  # files that were mended are to be read again
         raise UserError(f"{output}: none of {len(archive)} samples can be read, the first as {damaged[0][1]}")
+    shards, records = _without_empty_splits(shards, records)
     order = np.argsort(kept)
     numbers = np.concatenate([np.full(len(record["kept"]), number) for number, record in enumerate(records)])
     positions = np.concatenate([np.arange(len(record["kept"])) for record in records])
@@ -192,6 +196,16 @@ def _finish(
     write_whole(output / MANIFEST, whole.to_json())
     shutil.rmtree(output / UNFINISHED)
     return _summary(output, whole)
+
+
+def _without_empty_splits(shards: Sequence[Shard], records: list[Any]) -> tuple[list[Shard], list[Any]]:
+    """Take away the files of splits of which no sample can be read: TFDS opens none without samples."""
+    there = {shard.split for shard, record in zip(shards, records, strict=True) if record["kept"]}
+    for shard in shards:
+        if shard.split not in there:
+            shard.path.unlink(missing_ok=True)
+    pairs = [(shard, record) for shard, record in zip(shards, records, strict=True) if shard.split in there]
+    return [shard for shard, _ in pairs], [record for _, record in pairs]
 
 
 def _summary(output: Path, manifest: Manifest) -> dict[str, Any]:

@@ -29,11 +29,13 @@ class Shard:
     Attributes:
         path: of the file.
         record: of the JSON file that says that the shard is whole, and what is in it.
+        split: of its samples.
         indices: of its samples.
     """
 
     path: Path
     record: Path
+    split: str
     indices: np.ndarray
 
 
