@@ -101,7 +101,7 @@ class BigEarthNet(Archive):
                 for start, channel, length in found:
                     run = stack[start : start + length]
                     resize(run, spec.shape[:2], self._resampling, out=planes[channel : channel + length])
-            image[...] = planes.transpose(1, 2, 0)
+            _interleave(planes, image)
         self._warn_missing(missing)
         return images
 
@@ -156,6 +156,15 @@ class BigEarthNet(Archive):
                 f"missing, first {first} with {count}",
                 stacklevel=3,
             )
+
+
+def _interleave(planes: np.ndarray, image: np.ndarray) -> None:
+    """Copy [channels, height, width] into [height, width, channels]."""
+    if len(planes) > 4:
+        image[...] = planes.transpose(1, 2, 0)
+    else:  # NumPy walks along the channels, which are too few for it to be quick
+        for number, plane in enumerate(planes):
+            image[..., number] = plane
 
 
 def _runs(channels: Sequence[int]) -> list[tuple[int, int, int]]:
