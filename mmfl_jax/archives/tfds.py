@@ -107,7 +107,7 @@ class Tfds(Archive):
             found[modality] = feature, ModalitySpec((size or height, size or width, channels), tuple(names))
         if not found:
             raise UserError(
-                f"{self._where}: no feature is an image [height, width, channels]; found: {', '.join(features)}"
+                f"{self._where}: no feature is an image [height, width, channels]; found: {', '.join(sorted(features))}"
             )
         return found
 
