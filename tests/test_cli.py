@@ -233,7 +233,10 @@ def test_what_the_parser_refuses_is_one_line_too(study, tmp_path, monkeypatch, c
     [
         (["run", "quikstart"], "study 'quikstart' is unknown; one of "),
         (["run", "nowhere.py"], "study 'nowhere.py' is unknown"),
-        (["train", "quickstart"], "command 'train' is unknown; one of run, sweep, evaluate, compare, report, prepare, list"),
+        (
+            ["train", "quickstart"],
+            "command 'train' is unknown; one of run, sweep, evaluate, compare, report, prepare, list",
+        ),
         (["evaluate", "nowhere"], "nowhere/config.json does not exist; is nowhere a run directory?"),
         (["report", "nowhere"], "nowhere"),
         (["report"], "Missing from mmfl-jax report: PATH of the run."),
