@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from mmfl_jax import report, runs
 from mmfl_jax.errors import UserError
+from mmfl_jax.files import write_whole
 from mmfl_jax.report.terminal import RoundProgress, SweepProgress
 from mmfl_jax.runs.directory import CHECKPOINTS
-from mmfl_jax.runs.files import write_whole
 from mmfl_jax.study import Study
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import pyarrow.parquet
 import rasterio
 from rasterio.errors import NotGeoreferencedWarning
 
-from mmfl_jax.archives.bigearthnet_nomenclature import BAND_SIZES, S1_CHANNELS, S2_BANDS_12
+from mmfl_jax.archives.bigearthnet.nomenclature import BAND_SIZES, S1_CHANNELS, S2_BANDS_12
 
 V1_PATCHES = (
     ("S2A_MSIL2A_20170613T101031_87_48", "33UUP", ("Non-irrigated arable land", "Mixed forest")),

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mmfl_jax import archives
-from mmfl_jax.archives import bigearthnet_nomenclature as nomenclature
+from mmfl_jax.archives.bigearthnet import nomenclature
 from mmfl_jax.errors import UserError
 
 DATA = Path(__file__).parents[2] / "shared" / "data"

@@ -242,7 +242,7 @@ def test_a_run_of_patches_has_no_maps(run_dir, tmp_path, capsys):
         (["run", "nowhere.py"], "study 'nowhere.py' is unknown"),
         (
             ["train", "quickstart"],
-            "command 'train' is unknown; one of run, sweep, evaluate, predict, compare, report, list",
+            "command 'train' is unknown; one of run, sweep, evaluate, predict, compare, report, prepare, list",
         ),
         (["evaluate", "nowhere"], "nowhere/config.json does not exist; is nowhere a run directory?"),
         (["report", "nowhere"], "nowhere"),

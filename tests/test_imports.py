@@ -5,7 +5,17 @@ import subprocess
 import sys
 from pathlib import Path
 
-ABSENT = ("rasterio", "tensorflow_datasets", "tyro", "matplotlib", "pyarrow", "sklearn", "tensorboard")
+ABSENT = (
+    "rasterio",
+    "tensorflow_datasets",
+    "tyro",
+    "matplotlib",
+    "pyarrow",
+    "sklearn",
+    "tensorboard",
+    "lmdb",
+    "array_record",
+)
 
 SCRIPT = """
 import sys

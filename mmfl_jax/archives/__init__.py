@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from mmfl_jax.archives.base import Archive, ModalitySpec, Subset, choose, random_subset
 from mmfl_jax.archives.options import Bands, DataOptions, Resampling
+from mmfl_jax.archives.prepared import is_prepared
 from mmfl_jax.errors import UserError
 
 __all__ = ["Archive", "ModalitySpec", "OpenOptions", "Subset", "archives", "open", "register"]
@@ -34,11 +35,24 @@ Opener = Callable[[str, OpenOptions], Archive]
 _KINDS: dict[str, tuple[str, Opener]] = {}
 
 
-def register(kind: str, description: str) -> Callable[[Opener], Opener]:
-    """Add a kind of archive: decorate the function that opens ``kind:location`` with the given options."""
+def register(kind: str, description: str, *, copies: bool = True) -> Callable[[Opener], Opener]:
+    """Add a kind of archive: decorate the function that opens ``kind:location`` with the given options.
+
+    Args:
+        kind: the name.
+        description: a line.
+        copies: prepared copies, whose parts are the archive's modalities, are opened in the function's place.
+    """
 
     def add(opener: Opener) -> Opener:
-        _KINDS[kind] = description, opener
+        def opened(location: str, options: OpenOptions) -> Archive:
+            if not location or not is_prepared(location):
+                return opener(location, options)
+            from mmfl_jax.archives.prepared.archive import Prepared
+
+            return random_subset(Prepared(location, kind, options), options.samples, options.seed)
+
+        _KINDS[kind] = description, opened if copies else opener
         return opener
 
     return add
@@ -63,7 +77,8 @@ def open(
 
     Args:
         reference: ``twin``, ``twintiles``, ``twinscenes``, ``bigearthnet:DIR``, ``scenes:DIR``, ``tiles:DIR``,
-            ``dynamicworld:DIR``, ``sen1floods11:DIR``, ``arrays:FILE.npz``, or a kind that was registered.
+            ``dynamicworld:DIR``, ``sen1floods11:DIR``, ``arrays:FILE.npz``, ``tfds:NAME@DIR``, or a kind that was
+            registered.
         modalities: which to read, in which order; all by default.
         image_size: height and width to bring images to; None or 0 for their own. Tiles with labels by pixel are cut
             into blocks of it.
@@ -128,7 +143,11 @@ def _open_twin_tiles(location: str, options: OpenOptions) -> Archive:
     )
 
 
-@register("bigearthnet", "bigearthnet:DIR  BigEarthNet-MM v1 or v2 as published, one folder a patch")
+@register(
+    "bigearthnet",
+    "bigearthnet:DIR  BigEarthNet-MM v1 or v2 as published, one folder a patch; rico-hdl's LMDB; or prepared",
+    copies=False,
+)
 def _open_bigearthnet(location: str, options: OpenOptions) -> Archive:
     from mmfl_jax.archives.bigearthnet import BigEarthNet
 
@@ -195,6 +214,19 @@ def _open_sen1floods11(location: str, options: OpenOptions) -> Archive:
 def _open_rasters(kind: str, opener: Callable[..., Archive], location: str, options: OpenOptions) -> Archive:
     archive = opener(
         _located(f"{kind}:DIR", location),
+        modalities=options.modalities,
+        image_size=options.image_size,
+        resampling=options.resampling,
+    )
+    return random_subset(archive, options.samples, options.seed)
+
+
+@register("tfds", "tfds:NAME[@DIR]  a data set of TensorFlow Datasets on disk, such as so2sat/all or eurosat/all")
+def _open_tfds(location: str, options: OpenOptions) -> Archive:
+    from mmfl_jax.archives.tfds import Tfds
+
+    archive = Tfds(
+        _located("tfds:NAME@DIR", location),
         modalities=options.modalities,
         image_size=options.image_size,
         resampling=options.resampling,

@@ -8,7 +8,7 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -39,6 +39,13 @@ class ModalitySpec:
     channels: tuple[str, ...]
     mean: np.ndarray | None = None
     std: np.ndarray | None = None
+
+
+class Part(NamedTuple):
+    """Say what an array of each sample in a prepared copy is."""
+
+    shape: tuple[int, ...]
+    dtype: str
 
 
 class Archive(abc.ABC):
@@ -112,6 +119,18 @@ class Archive(abc.ABC):
         if self.task == "pixel":
             raise NotImplementedError(f"archive {self.name} does not say how its label rasters are read")
         return self.labels[np.asarray(indices, np.int64)]
+
+    def parts(self) -> dict[str, Part]:
+        """Return what a prepared copy keeps of each sample, by name: here all modalities as they are read."""
+        return {name: Part(spec.shape, "float32") for name, spec in self.modalities.items()}
+
+    def read_parts(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+        """Read what a prepared copy keeps of the given samples, by name [n, *shape].
+
+        Raises:
+            UserError: a file that cannot be read, or that holds what a part cannot.
+        """
+        return {name: self.read(name, indices) for name in self.modalities}
 
     def attribute(self, name: str) -> np.ndarray:
         """Return one attribute of every sample, [samples]; objects as their texts.

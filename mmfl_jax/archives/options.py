@@ -32,7 +32,7 @@ class DataOptions:
 
     archive: str = "twin"
     """Archive: twin, twintiles, twinscenes, bigearthnet:DIR, scenes:DIR, tiles:DIR, dynamicworld:DIR,
-    sen1floods11:DIR or arrays:FILE.npz."""
+    sen1floods11:DIR, arrays:FILE.npz or tfds:NAME@DIR."""
     modalities: str = ""
     """Modalities to use, such as s1,s2; empty for all of the archive."""
     image_size: ImageSize = 0

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmfl_jax.errors import UserError
+from mmfl_jax.files import writing
 from mmfl_jax.maps.options import MapOptions
-from mmfl_jax.runs.files import writing
 
 _MARK = b"mmfl_jax"
 _SEARCHED, _SIDE = 2**20, ".aux.xml"

@@ -11,6 +11,7 @@ import numpy as np
 from rasterio.errors import NotGeoreferencedWarning
 
 from mmfl_jax.errors import UserError
+from mmfl_jax.files import write_whole
 from mmfl_jax.maps.composites import Thumbnail, choose_view
 from mmfl_jax.maps.geotiff import CloudGeoTiff, check_space, side_file
 from mmfl_jax.maps.legend import NODATA, Legend
@@ -21,7 +22,6 @@ from mmfl_jax.maps.progress import MapProgress
 from mmfl_jax.maps.rasters import OpenScene, open_scene
 from mmfl_jax.maps.scenes import check_folders, find_scenes
 from mmfl_jax.maps.windows import Images, Windows
-from mmfl_jax.runs.files import write_whole
 from mmfl_jax.runs.signals import Stopped, graceful
 
 _BATCH_PIXELS = 2**19

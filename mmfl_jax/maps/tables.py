@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from mmfl_jax.errors import UserError
-from mmfl_jax.runs.files import write_whole
+from mmfl_jax.files import write_whole
 
 ID = "id"
 

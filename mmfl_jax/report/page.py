@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mmfl_jax.files import write_whole, writing
 from mmfl_jax.report.presentation import (
     METRICS,
     MISSING,
@@ -22,7 +23,6 @@ from mmfl_jax.report.presentation import (
     shown_bounds,
     shown_metrics,
 )
-from mmfl_jax.runs.files import write_whole, writing
 from mmfl_jax.runs.record import RunRecord, read_run
 from mmfl_jax.runs.values import fused_set, is_number
 

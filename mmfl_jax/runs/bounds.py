@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mmfl_jax.lock import locked
 from mmfl_jax.runs.directory import RunDirectory, begun
 from mmfl_jax.runs.listeners import Listener
-from mmfl_jax.runs.lock import locked
 from mmfl_jax.runs.loop import run
 from mmfl_jax.runs.schema import read_summary
 

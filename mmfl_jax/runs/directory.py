@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from mmfl_jax.errors import UserError
-from mmfl_jax.runs.files import write_whole, writing
+from mmfl_jax.files import write_whole, writing
+from mmfl_jax.lock import LOCK, check_free, locked
 from mmfl_jax.runs.listeners import Listener, Privacy
-from mmfl_jax.runs.lock import LOCK, check_free, locked
 from mmfl_jax.runs.schema import CONFIG, FEDERATION, METRICS, SUMMARY, read_config, read_federation, read_metrics
 from mmfl_jax.study import OPTIONS, Study
 

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from mmfl_jax.errors import UserError
+from mmfl_jax.files import write_whole
+from mmfl_jax.lock import LOCK, locked
 from mmfl_jax.options import OptionError, nearest, read, shown
 from mmfl_jax.options import flag as flag_of
-from mmfl_jax.runs.files import write_whole
-from mmfl_jax.runs.lock import LOCK, locked
 from mmfl_jax.study import OPTIONS, Study
 
 #: Records the grid in the sweep's directory, so that the same command goes on there.

@@ -12,7 +12,7 @@ import numpy as np
 from mmfl_jax.archives.base import IGNORED
 from mmfl_jax.archives.pictures import picture
 from mmfl_jax.errors import UserError, one_line
-from mmfl_jax.runs.files import write_whole
+from mmfl_jax.files import write_whole
 from mmfl_jax.tasks import task_of
 
 if TYPE_CHECKING:

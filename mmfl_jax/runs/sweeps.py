@@ -14,11 +14,11 @@ import jax
 from mmfl_jax import methods
 from mmfl_jax.archives.base import Archive, Kept
 from mmfl_jax.errors import UserError
+from mmfl_jax.files import writing
+from mmfl_jax.lock import locked
 from mmfl_jax.runs.checkpoints import saved_rounds
 from mmfl_jax.runs.directory import CHECKPOINTS, begun, check_same_study
-from mmfl_jax.runs.files import writing
 from mmfl_jax.runs.listeners import Listener
-from mmfl_jax.runs.lock import locked
 from mmfl_jax.runs.loop import run
 from mmfl_jax.runs.schema import CONFIG, read_summary
 from mmfl_jax.runs.signals import Stopped

@@ -19,7 +19,7 @@ from hypothesis.extra import numpy as hnp
 from rasterio.errors import NotGeoreferencedWarning
 
 from mmfl_jax import archives
-from mmfl_jax.archives.bigearthnet import read_band
+from mmfl_jax.archives.bigearthnet.geotiffs import read_band
 from mmfl_jax.errors import UserError
 
 ROWS = 6

@@ -20,9 +20,9 @@ from hypothesis import strategies as st
 from test_report import make_run
 
 from mmfl_jax.errors import UserError
+from mmfl_jax.lock import check_free, locked
 from mmfl_jax.report.page import render_page
 from mmfl_jax.runs import checkpoints, directory, files, loop, predictions, read_run
-from mmfl_jax.runs.lock import check_free, locked
 
 FILES = ("config.json", "federation.json", "metrics.jsonl", "summary.json")
 
@@ -312,7 +312,7 @@ def test_what_a_summary_says_of_the_archive_is_known_before_the_first_round(run,
 HOLD = """
 import sys, time
 from pathlib import Path
-from mmfl_jax.runs.lock import locked
+from mmfl_jax.lock import locked
 
 with locked(Path(sys.argv[1])):
     print("held", flush=True)

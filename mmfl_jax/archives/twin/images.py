@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from mmfl_jax.archives.bigearthnet_nomenclature import S1_CHANNELS, S2_BANDS_12
+from mmfl_jax.archives.bigearthnet.nomenclature import S1_CHANNELS, S2_BANDS_12
 from mmfl_jax.archives.twin import physics
 from mmfl_jax.archives.twin.drawing import Chance, einsum, pixel_axis
 from mmfl_jax.archives.twin.statistics import (

@@ -15,8 +15,7 @@ import numpy as np
 from jax import Array
 
 from mmfl_jax.archives.base import Archive, choose_modalities
-from mmfl_jax.archives.bigearthnet import specify
-from mmfl_jax.archives.bigearthnet_nomenclature import CLASS_NAMES, S1_CHANNELS, S2_BANDS_12, SEASONS
+from mmfl_jax.archives.bigearthnet.nomenclature import CLASS_NAMES, S1_CHANNELS, S2_BANDS_12, SEASONS, specify
 from mmfl_jax.archives.twin.drawing import BATCH, draw_batches
 from mmfl_jax.archives.twin.images import draw_labels, draw_optical, draw_radar
 from mmfl_jax.archives.twin.owners import countries_and_ranks, splits

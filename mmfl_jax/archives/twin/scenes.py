@@ -15,7 +15,7 @@ import numpy as np
 from jax import Array
 
 from mmfl_jax.archives.base import Archive, ModalitySpec, choose_modalities
-from mmfl_jax.archives.bigearthnet_nomenclature import CLASS_NAMES, S2_BANDS_12, SEASONS
+from mmfl_jax.archives.bigearthnet.nomenclature import CLASS_NAMES, S2_BANDS_12, SEASONS
 from mmfl_jax.archives.twin.drawing import BATCH, draw_batches
 from mmfl_jax.archives.twin.images import draw_labels, draw_optical, draw_place
 from mmfl_jax.archives.twin.statistics import CLASS_COUNTS, COUNTRIES

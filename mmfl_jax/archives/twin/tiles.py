@@ -15,7 +15,7 @@ import numpy as np
 from jax import Array
 
 from mmfl_jax.archives.base import Archive, ModalitySpec, choose_modalities
-from mmfl_jax.archives.bigearthnet_nomenclature import S1_CHANNELS, S2_BANDS_10, S2_BANDS_12, SEASONS
+from mmfl_jax.archives.bigearthnet.nomenclature import S1_CHANNELS, S2_BANDS_10, S2_BANDS_12, SEASONS
 from mmfl_jax.archives.twin.drawing import BATCH, draw_batches
 from mmfl_jax.archives.twin.land import Land, draw_land, labels_of
 from mmfl_jax.archives.twin.owners import countries_and_ranks, splits

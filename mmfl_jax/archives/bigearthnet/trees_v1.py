@@ -1,4 +1,4 @@
-"""Find the patches of a BigEarthNet tree, pair them, and gather their labels, countries and splits."""
+"""Find the patches of a tree of v1, pair them, and gather their labels, countries and splits."""
 
 from __future__ import annotations
 
@@ -6,76 +6,34 @@ import csv
 import json
 import os
 import re
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mmfl_jax.archives import bigearthnet_nomenclature as nomenclature
-from mmfl_jax.archives.bigearthnet_metadata import labels_of, read_metadata
+from mmfl_jax.archives.bigearthnet import nomenclature
+from mmfl_jax.archives.bigearthnet.metadata import read_metadata
+from mmfl_jax.archives.bigearthnet.patches import (
+    METADATA,
+    THREADS,
+    PatchTable,
+    check_pairs,
+    check_patches,
+    list_patches,
+    select,
+)
 from mmfl_jax.errors import UserError
 
 FLAGGED = "metadata_for_patches_with_snow_cloud_or_shadow.parquet"
 V1_FLAGGED = ("patches_with_seasonal_snow.csv", "patches_with_cloud_and_shadow.csv")
 V1_SPLITS = {"train": "train.csv", "validation": "val.csv", "test": "test.csv"}
-THREADS = min(16, 4 * (os.cpu_count() or 1))
-
-
-@dataclass
-class PatchTable:
-    """Hold what is known of the patches of a tree, a row each, before any image is read."""
-
-    folders: dict[str, list[str]]
-    """Modality to the folder of each patch."""
-    labels: np.ndarray
-    patch_id: list[str]
-    place: list[str]
-    country: list[str]
-    season: list[str]
-    split: list[str] | None
-    notes: dict[str, int | str]
-
-
-def scan_v2(directory: Path, folders: dict[str, Path]) -> PatchTable:
-    """Keep the rows of ``metadata.parquet`` whose patches are in the tree; one listing a scene, none a patch."""
-    path = directory / "metadata.parquet"
-    table = read_metadata(path)
-    names = {"s2": table["patch_id"].to_pylist(), "s1": table["s1_name"].to_pylist()}
-    trees = {modality: _scenes(folder) for modality, folder in folders.items()}
-    present = {modality: np.array([name in tree for name in names[modality]]) for modality, tree in trees.items()}
-    keep = np.logical_and.reduce(list(present.values()))
-    # Patches of the tree without a row are those flagged for snow or cloud, or strangers to the archive.
-    listed = {modality: int(rows.sum()) for modality, rows in present.items()}
-    notes: dict[str, Any] = {
-        "version": "v2",
-        "left_out_without_metadata": {modality: len(tree) - listed[modality] for modality, tree in trees.items()},
-    }
-    _check_patches(directory, trees, listed)
-    _check_pairs(directory, listed, int(keep.sum()), notes)
-    rows = np.flatnonzero(keep)
-    labels = labels_of(table, path)[rows]
-    kept = table.select(["patch_id", "country", "split"]).take(rows)
-    patch_id = kept["patch_id"].to_pylist()
-    result = PatchTable(
-        folders={modality: [trees[modality][names[modality][row]] for row in rows] for modality in trees},
-        labels=labels,
-        patch_id=patch_id,
-        place=[nomenclature.place_of(nomenclature.tile_of(name), name) for name in patch_id],
-        country=kept["country"].to_pylist(),
-        season=[nomenclature.season(name.split("_")[2]) for name in patch_id],
-        split=kept["split"].to_pylist(),
-        notes=notes,
-    )
-    return _select(directory, result, {"left_out_without_label": labels.any(1)})
 
 
 def scan_v1(directory: Path, folders: dict[str, Path]) -> PatchTable:
     """Read the json of every patch; Sentinel-1's says which Sentinel-2 patch is its pair."""
     trees = {modality: _v1_patches(folder, modality) for modality, folder in folders.items()}
-    _check_patches(directory, trees, {modality: len(tree) for modality, tree in trees.items()})
+    check_patches(directory, trees, {modality: len(tree) for modality, tree in trees.items()})
     first = "s1" if "s1" in trees else "s2"
     with ThreadPoolExecutor(THREADS) as pool:
         records = dict(zip(trees[first], pool.map(_read_json, trees[first].values()), strict=True))
@@ -83,7 +41,7 @@ def scan_v1(directory: Path, folders: dict[str, Path]) -> PatchTable:
     # name of the Sentinel-2 patch -> name of the patch whose json was read
     read = _pairs(records, trees[first])
     rows = [name for name in read if name in trees.get("s2", read)]
-    _check_pairs(directory, {modality: len(tree) for modality, tree in trees.items()}, len(rows), notes)
+    check_pairs(directory, {modality: len(tree) for modality, tree in trees.items()}, len(rows), notes)
     rows.sort()
     countries = _v1_countries(directory)
     split = _v1_splits(directory)
@@ -92,7 +50,7 @@ def scan_v1(directory: Path, folders: dict[str, Path]) -> PatchTable:
     tiles = [nomenclature.tile_of(read[name] if first == "s1" else records[name]["tile_source"]) for name in rows]
     places = [tuple(int(number) for number in name.split("_")[-2:]) for name in rows]
     result = PatchTable(
-        folders={m: [tree[read[name] if m == first else name] for name in rows] for m, tree in trees.items()},
+        patches={m: [tree[read[name] if m == first else name] for name in rows] for m, tree in trees.items()},
         labels=labels,
         patch_id=rows,
         place=[nomenclature.place_of(tile, name) for tile, name in zip(tiles, rows, strict=True)],
@@ -104,7 +62,7 @@ def scan_v1(directory: Path, folders: dict[str, Path]) -> PatchTable:
         split=None if split is None else [split.get(name, "") for name in rows],
         notes=notes,
     )
-    return _select(
+    return select(
         directory,
         result,
         {
@@ -115,76 +73,8 @@ def scan_v1(directory: Path, folders: dict[str, Path]) -> PatchTable:
     )
 
 
-def _select(directory: Path, table: PatchTable, rules: dict[str, Any]) -> PatchTable:
-    """Keep the rows that every rule keeps, and note how many each rule left out."""
-    table.notes.update({name: int((~keep).sum()) for name, keep in rules.items()})
-    rows = np.flatnonzero(np.logical_and.reduce(list(rules.values())))
-    if not len(rows):
-        raise UserError(f"{directory}: no patch is left of {len(table.labels)} ({table.notes}); the archive is empty")
-
-    def take(column: Sequence[str]) -> list[str]:
-        return [column[row] for row in rows.tolist()]
-
-    return PatchTable(
-        {modality: take(column) for modality, column in table.folders.items()},
-        table.labels[rows],
-        take(table.patch_id),
-        take(table.place),
-        take(table.country),
-        take(table.season),
-        None if table.split is None else take(table.split),
-        table.notes,
-    )
-
-
-def _check_patches(directory: Path, trees: dict[str, dict[str, str]], listed: dict[str, int]) -> None:
-    for modality, tree in trees.items():
-        if not tree:
-            raise UserError(f"{directory}: the archive is empty, no {modality} patch was found")
-        if not listed[modality]:
-            raise UserError(
-                f"{directory}: none of the {len(tree)} {modality} patches has a row in metadata.parquet, "
-                f"such as {next(iter(tree))}; snow and cloud patches have none"
-            )
-
-
-def _check_pairs(directory: Path, counts: dict[str, int], pairs: int, notes: dict[str, Any]) -> None:
-    if len(counts) < 2:
-        return
-    unpaired = sum(counts.values()) - 2 * pairs
-    notes["left_out_unpaired"] = unpaired
-    if not pairs:
-        alone = {modality: count - pairs for modality, count in counts.items()}
-        raise UserError(
-            f"{directory}: unpaired, 100 % of its patches ({alone['s1']} of s1, {alone['s2']} of s2) lack their "
-            "counterpart; add it, or read one modality alone (modalities s1 or s2)"
-        )
-    notes["unpaired_share"] = round(unpaired / sum(counts.values()), 4)
-
-
-def _patches(folder: Path | str) -> dict[str, str]:
-    """Return name to path of a folder's patches or scenes, by name; what else lies there is passed over."""
-    try:
-        with os.scandir(folder) as entries:
-            found = [(e.name, e.path) for e in entries if e.name.startswith(("S1", "S2")) and e.is_dir()]
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be listed ({error.strerror})") from error
-    return dict(sorted(found))
-
-
-def _scenes(folder: Path) -> dict[str, str]:
-    with ThreadPoolExecutor(THREADS) as pool:
-        scenes = pool.map(_patches, _patches(folder).values())
-        found: dict[str, str] = {}
-        for name, path in (patch for scene in scenes for patch in scene.items()):
-            if name in found:
-                raise UserError(f"{path}: the same patch is in {os.path.dirname(found[name])}; take one away")
-            found[name] = path
-        return found
-
-
 def _v1_patches(folder: Path, modality: str) -> dict[str, str]:
-    found = _patches(folder)
+    found = list_patches(folder)
     form = re.compile(nomenclature.NAMES["s1" if modality == "s1" else "s2_v1"])
     if wrong := next((path for name, path in found.items() if not form.fullmatch(name)), None):
         raise UserError(f"{wrong!r}: no patch of v1 is called so; such as S2A_MSIL2A_20170613T101031_87_48 is right")
@@ -243,7 +133,7 @@ def _v1_labels(record: dict[str, Any], folder: str) -> np.ndarray:
 def _v1_countries(directory: Path) -> dict[str, str]:
     """Return Sentinel-2 patch to country from the metadata of v2, where it lies beside."""
     countries: dict[str, str] = {}
-    for name in ("metadata.parquet", FLAGGED):
+    for name in (METADATA, FLAGGED):
         if (directory / name).is_file():
             table = read_metadata(directory / name)
             countries.update(zip(table["s2v1_name"].to_pylist(), table["country"].to_pylist()))

@@ -13,6 +13,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from mmfl_jax.archives.base import ModalitySpec
+
 S1_CHANNELS = ("VV", "VH")
 S2_BANDS_12 = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B11", "B12")
 S2_BANDS_10 = tuple(band for band in S2_BANDS_12 if band not in ("B01", "B09"))
@@ -120,6 +122,24 @@ _TILES = {
 }
 COUNTRIES = (*_TILES, "Kosovo", "Luxembourg")
 _COUNTRY_OF_TILE = {tile: country for country, tiles in _TILES.items() for tile in tiles.split()}
+
+
+def specify(modality: str, image_size: int, bands: int) -> ModalitySpec:
+    """Return the specification of ``s1`` or ``s2`` with the archive's statistics, where all bands have them."""
+    optical = S2_BANDS_10 if bands == 10 else S2_BANDS_12
+    channels = S1_CHANNELS if modality == "s1" else optical
+    shape = (image_size, image_size, len(channels))
+    if not set(channels) <= set(STATISTICS):
+        return ModalitySpec(shape, channels)
+    mean, std = np.array([STATISTICS[channel] for channel in channels], np.float32).T
+    return ModalitySpec(shape, channels, mean, std)
+
+
+def by_size(channels: Iterable[str]) -> dict[int, tuple[str, ...]]:
+    """Return the bands of each size, in pixels along a side, largest first."""
+    channels = list(channels)
+    sizes = sorted({BAND_SIZES[channel] for channel in channels}, reverse=True)
+    return {size: tuple(channel for channel in channels if BAND_SIZES[channel] == size) for size in sizes}
 
 
 def season(date: str) -> str:

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from mmfl_jax.archives import bigearthnet_nomenclature as nomenclature
 from mmfl_jax.archives.base import SPLITS
+from mmfl_jax.archives.bigearthnet import nomenclature
 from mmfl_jax.errors import UserError
 
 # Columns of text to what their values look like, and how a line says that.

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mmfl_jax.errors import UserError
-from mmfl_jax.runs.files import writing
+from mmfl_jax.files import writing
 
 try:
     import fcntl
