@@ -1,13 +1,14 @@
 """Measure the price of each module: FLOPs, bytes, seconds and micro-F1 of FedAvg, MF, MF+FW and MF+FW+MIM.
 
-    python benchmarks/costs.py [--quick] [--workload twin|resnet18] [--rounds N] [--clients N] [--devices N]
+    python benchmarks/costs.py [--quick] [--workload twin|land_cover|resnet18] [--rounds N] [--clients N] [--devices N]
         [--output FILE]
 
 Answers: what does a module add to a round in floating-point operations, in bytes that a client sends and receives, and
 in wall-clock, as a ratio to plain federated averaging (``unified``) and to MF, and how much micro-F1 does it gain for
 it. The workload ``twin`` is ``experiments/quickstart.py`` with ``--rounds`` rounds, scored with both modalities on
-its test samples: a few rounds of one seed rank modules roughly at best. ``resnet18`` holds random 60x60 images, half of
-the clients with 2 bands and half with 10, four steps in batches of 16, and has no score.
+its test samples: a few rounds of one seed rank modules roughly at best. ``land_cover`` is the study of that name,
+labels by pixel, in the same way. ``resnet18`` holds random 60x60 images, half of the clients with 2 bands and half with
+10, four steps in batches of 16, and has no score.
 
 FLOPs are ``mmfl_jax.costs.step_flops`` times the local steps of all clients: forward, gradients and optimizer, without
 the server's averaging. The configurations take turns, a round each, and seconds are medians over rounds: of the wall
@@ -29,12 +30,13 @@ from mmfl_jax.study.build import open_federation
 
 # name in the table: the study's method. FedAvg is one encoder over all channels, averaged over all clients.
 CONFIGURATIONS = {"fedavg": "unified", "mf": "mf", "mf+fw": "mf+fw", "mf+fw+mim": "mf+fw+mim"}
-QUICKSTART = pathlib.Path(__file__).parents[1] / "experiments" / "quickstart.py"
+STUDIES = {"twin": "quickstart", "land_cover": "land_cover"}
 
 
-def twin(rounds: int, quick: bool) -> tuple[Study, Federation]:
-    """Return the quickstart study, of fewer samples in a quick run, and its federation."""
-    study = load_study(str(QUICKSTART)).replace(rounds=rounds)
+def studied(workload: str, rounds: int, quick: bool) -> tuple[Study, Federation]:
+    """Return the study of a workload, of fewer samples in a quick run, and its federation."""
+    path = pathlib.Path(__file__).parents[1] / "experiments" / f"{STUDIES[workload]}.py"
+    study = load_study(str(path)).replace(rounds=rounds)
     if quick:
         study = study.replace(samples=400, image_size=16)
     return study, open_federation(study)
@@ -150,18 +152,18 @@ def print_table(rows: list[dict[str, Any]]) -> None:
 def main() -> None:
     """Measure, print JSON rows and a table, append rows to a file."""
     options = parser(__doc__)
-    options.add_argument("--workload", choices=("twin", "resnet18"), default="twin")
-    options.add_argument("--rounds", type=int, default=0, help="0: 10 on the twin, 4 for resnet18, 2 with --quick")
-    options.add_argument("--clients", type=int, default=16, help="of resnet18; the twin has one a country")
+    options.add_argument("--workload", choices=(*STUDIES, "resnet18"), default="twin")
+    options.add_argument("--rounds", type=int, default=0, help="0: 10 of a study, 4 of resnet18, 2 with --quick")
+    options.add_argument("--clients", type=int, default=16, help="of resnet18; studies have one a country")
     options.add_argument("--steps", type=int, default=4, help="local steps of resnet18")
     args = options.parse_args()
     if args.rounds < 0 or args.clients < 2 or args.steps < 1:
         options.error("--rounds must not be negative, --clients at least 2, --steps at least 1")
     use_devices(args.devices)
     account = host()
-    scored = args.workload == "twin"
+    scored = args.workload in STUDIES
     rounds = args.rounds or (2 if args.quick else 10 if scored else 4)
-    made = twin(rounds, args.quick) if scored else resnet18(rounds, args.clients, args.steps)
+    made = studied(args.workload, rounds, args.quick) if scored else resnet18(rounds, args.clients, args.steps)
     rows = measure(*made, scored)
     for row in rows:
         emit({**row, "workload": args.workload, "quick": args.quick, **account}, args.output)
