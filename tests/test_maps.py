@@ -59,6 +59,7 @@ def test_map_is_of_the_classes_and_of_the_scenes_place(tmp_path):
         assert json.loads(file.tags()["class_names"]) == list(model.class_names)
         assert file.tags()["modalities"] == "s1+s2"
         # What is seen from afar are classes, the most frequent of the pixels below.
+        assert file.overviews(1) == [2]
         assert set(np.unique(file.read(1, out_shape=(300, 265)))) <= set(range(4))
     assert {p.name for p in (tmp_path / "out").iterdir()} == {"place.tif", "place.tif.aux.xml", "place.png"}
 

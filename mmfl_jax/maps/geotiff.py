@@ -15,6 +15,7 @@ import numpy as np
 import rasterio
 import rasterio.shutil
 from rasterio._err import CPLE_BaseError
+from rasterio.enums import Resampling
 from rasterio.errors import RasterioError
 from rasterio.io import DatasetWriter
 from rasterio.windows import Window
@@ -131,13 +132,16 @@ class CloudGeoTiff:
         whole = self._colors is not None
         with self._writing():
             self._file.close()
+            # Left to itself, GDAL makes those of many bands in a compressed file, slowly and many times as large.
+            smaller = [2**power for power in range(1, 32) if max(self._grid[2:]) > _BLOCK * 2 ** (power - 1)]
+            with rasterio.open(self._raw, "r+") as file:
+                file.build_overviews(smaller, Resampling.mode if whole else Resampling.average)
             rasterio.shutil.copy(
                 self._raw,
                 self._part,
                 driver="COG",
                 COMPRESS="DEFLATE",
                 BLOCKSIZE=_BLOCK,
-                OVERVIEW_RESAMPLING="MODE" if whole else "AVERAGE",
                 PREDICTOR="NO" if whole else "YES",
                 BIGTIFF="IF_SAFER",
             )
