@@ -181,10 +181,11 @@ def predict(
     """
     from mmfl_jax.maps import check_folders, classifies_patches, predict_maps, predict_patches, predictor_of
 
+    if not input.is_file():
+        check_folders(input, output)  # before the model is made
     if classifies_patches(run_dir):
         print(predict_patches(run_dir, input, output, maps.format))
     else:
-        check_folders(input, output)  # before the model is made
         print(*predict_maps(predictor_of(run_dir), input, output, maps, quiet=quiet), sep="\n")
 
 

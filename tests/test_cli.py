@@ -228,10 +228,10 @@ def test_what_the_parser_refuses_is_one_line_too(study, tmp_path, monkeypatch, c
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_run_of_patches_has_no_maps(run_dir, tmp_path, capsys):
+def test_a_run_of_patches_takes_an_archive_of_its_kind(run_dir, tmp_path, capsys):
     (tmp_path / "in").mkdir()
     places = ("--input", tmp_path / "in", "--output", tmp_path / "out")
-    assert_one_line(capsys, "task 'multiclass' has no maps", "predict", run_dir, *places)
+    assert_one_line(capsys, "no such file; arrays:FILE.npz needs", "predict", run_dir, *places)
     assert not (tmp_path / "out").exists()
 
 
@@ -320,3 +320,15 @@ def test_the_command_in_a_process_of_its_own(study):
     assert ended.stderr == "mmfl-jax: --fusion 'product' is unknown; one of mean, sum, max, concat\n"
     traced = subprocess.run([*call, "--debug"], capture_output=True, text=True, timeout=120)
     assert "Traceback" in traced.stderr
+
+
+def test_a_stop_while_the_command_line_is_imported_is_no_traceback(tmp_path):
+    # A package that the command line imports, and that is interrupted meanwhile.
+    (tmp_path / "tyro").mkdir()
+    interrupted = "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(20)\n"
+    (tmp_path / "tyro" / "__init__.py").write_text(interrupted)
+    begin = "import signal, runpy; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    call = [sys.executable, "-c", f"{begin}; runpy.run_module('mmfl_jax', run_name='__main__')", "list", "studies"]
+    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    done = subprocess.run(call, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path}, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")

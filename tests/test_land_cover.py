@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import rasterio
 from federations import write_study
-from rasterio.transform import from_origin
+from maps_scenes import write_raster
 
 import mmfl_jax as mm
 from mmfl_jax.cli import main
@@ -29,15 +29,6 @@ def run_dir(tmp_path_factory):
 @pytest.fixture(scope="module")
 def model(run_dir):
     return load(run_dir, training=False)
-
-
-def write_scene(path, image, channels):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    size = {"height": image.shape[0], "width": image.shape[1], "count": image.shape[2], "dtype": "float32"}
-    place = {"crs": "EPSG:32633", "transform": from_origin(500_000, 5_400_000, 10, 10)}
-    with rasterio.open(path, "w", driver="GTiff", **size, **place) as file:
-        file.write(np.moveaxis(image, -1, 0))
-        file.descriptions = channels
 
 
 def test_summary_and_report_are_of_pixels(run_dir):
@@ -84,9 +75,8 @@ def test_a_map_is_what_the_model_answers(run_dir, model, tmp_path, seen):
     archive = model.federation.archive
     (sample,) = model.federation.test[:1]
     for m in seen:
-        write_scene(
-            tmp_path / "in" / m / "place.tif", archive.read(m, np.array([sample]))[0], archive.modalities[m].channels
-        )
+        image, names = archive.read(m, np.array([sample]))[0], archive.modalities[m].channels
+        write_raster(tmp_path / "in" / m / "place.tif", image, names=names)
     main(["predict", str(run_dir), "--input", str(tmp_path / "in"), "--output", str(tmp_path / "out"), "--quiet"])
     with rasterio.open(tmp_path / "out" / "place.tif") as file:
         found = file.read(1)
@@ -101,7 +91,7 @@ def test_patches_become_a_table(tmp_path, capsys):
     main(
         ["predict", str(tmp_path / "run"), "--input", str(source), "--output", str(tmp_path / "out"), "--format", "csv"]
     )
-    rows = list(csv.DictReader((tmp_path / "out" / "predictions.csv").open()))
+    rows = list(csv.DictReader((tmp_path / "out" / "predictions.csv").read_text().splitlines()))
     simulation = load(tmp_path / "run", training=False)
     expected = simulation.predict(np.arange(len(rows)))
     names = simulation.federation.archive.class_names

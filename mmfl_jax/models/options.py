@@ -25,7 +25,8 @@ def encoder_names(reference: str) -> dict[str, str]:
     for part in reference.split(","):
         modality, _, name = part.strip().rpartition("=")
         if name not in ENCODERS:
-            raise UserError(f"--encoder {reference!r}: {name!r} is unknown; one of {', '.join(ENCODERS)}")
+            where = f" {reference!r}:" if name != reference else ""
+            raise UserError(f"--encoder{where} {name!r} is unknown; one of {', '.join(ENCODERS)}")
         if modality in found:
             raise UserError(f"--encoder {reference!r} names {modality or 'an encoder for all'} twice")
         found[modality] = name

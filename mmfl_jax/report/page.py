@@ -267,7 +267,7 @@ def _cost_table(run: RunRecord) -> str:
         ("Compilation", seconds_text(cost.get("compile_seconds"))),
         ("Arithmetic of a round", scaled_text(cost.get("flops_per_round"), "FLOP")),
         ("Padding waste", share("padding_waste")),
-        ("Time that devices wait for data", share("device_waiting") if cost.get("device_waiting") else MISSING),
+        ("Time that devices wait for data", share("device_waiting")),
         ("Peak memory", scaled_text(cost.get("peak_memory_bytes"), "B")),
         ("Client-level privacy", promised or MISSING),
         ("Client updates left out as not finite", count_text(run.skipped_clients)),

@@ -182,6 +182,7 @@ class _Loop:
             self.scores = simulation.evaluate()
         seconds = sorted(row["seconds"] for row in rows)
         sent = [sum(row[key] for row in rows) for key in ("bytes_up", "bytes_down")]
+        waited = [row["device_waiting"] for row in rows if "device_waiting" in row]  # where samples are streamed
         took_part = max(1, sum(row["clients"] for row in rows))
         summary = {
             "rounds": simulation.round_number,
@@ -196,7 +197,7 @@ class _Loop:
                 **simulation.cost(),
                 "seconds_per_round": seconds[len(seconds) // 2] if seconds else None,
                 "padding_waste": sum(row["padding_waste"] for row in rows) / len(rows) if rows else None,
-                "device_waiting": sum(row.get("device_waiting", 0.0) for row in rows) / len(rows) if rows else None,
+                **({"device_waiting": sum(waited) / len(waited)} if waited else {}),
             },
             "privacy": simulation.privacy(),
             "simulated_seconds": sum(row.get("simulated_seconds", 0.0) for row in rows) or None,

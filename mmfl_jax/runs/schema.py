@@ -97,7 +97,7 @@ class Cost(TypedDict):
     compile_seconds: float | None
     seconds_per_round: float | None
     padding_waste: float | None
-    device_waiting: NotRequired[float | None]
+    device_waiting: NotRequired[float]
     peak_memory_bytes: float | None
 
 
