@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from mmfl_jax import Federation, Simulation, Study, UserError, memory
 from mmfl_jax.archives.base import ModalitySpec
-from mmfl_jax.arguments import parse
-from mmfl_jax.cli import Run
+from mmfl_jax.cli.arguments import parse
+from mmfl_jax.cli.studies import Run
 from mmfl_jax.options import read
 from mmfl_jax.study import OPTIONS, build, load_study
 from mmfl_jax.study.unused import unused
@@ -221,19 +221,22 @@ class Series:
     """What is asked of an archive here."""
 
     name, modalities = "series", {"s1": ModalitySpec((17, 2), ("VV", "VH"))}
+    task, class_names = "multiclass", ("wheat", "maize")
     source = property(lambda self: self)
 
 
 def test_an_option_that_changes_nothing_is_told():
     study = Study.of(method="mf", image_size=64, mim_weight=0.5, malicious=0.4, mask_dates=0.1, local_steps=2)
+    study = study.replace(dice_weight=0.5)
     lines = unused(study, Series(), set(study.flat()))
     assert lines == [
         "--image-size 64 changes nothing: archive series has no images",
+        "--dice-weight 0.5 changes nothing: archive series has no labels by pixel",
         "--mim-weight 0.5 changes nothing: --method mf has no mim",
         "--malicious 0.4 changes nothing: there is no --attack",
     ]
     # What a study brings along for its other methods is not.
-    assert unused(study, Series(), set()) == lines[:1]
+    assert unused(study, Series(), set()) == lines[:2]
 
 
 @pytest.mark.parametrize(
@@ -294,7 +297,7 @@ def test_what_clients_keep_counts(monkeypatch):
 # Imports what the command line does until a study's options are known.
 LIGHT = """
 import sys
-from mmfl_jax.cli import Run, parse
+from mmfl_jax.cli.studies import Run, parse
 from mmfl_jax.study import Study, load_study
 from mmfl_jax import UserError
 for options in (["--rounds", "ten"], ["--client-learning-rate", "inf"], ["--ruonds", "3"], ["--rounds", "3"]):

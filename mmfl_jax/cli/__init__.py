@@ -1,0 +1,99 @@
+"""The command line: run, sweep, evaluate, predict, compare, report, prepare, list."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+from mmfl_jax.cli.archives import prepare
+from mmfl_jax.cli.arguments import parse
+from mmfl_jax.cli.listing import list_
+from mmfl_jax.cli.runs import compare, evaluate, predict, report
+from mmfl_jax.cli.streams import guarded, say
+from mmfl_jax.cli.studies import run, sweep
+from mmfl_jax.errors import UserError
+
+STUDY_COMMANDS: dict[str, Callable[[str, list[str]], None]] = {"run": run, "sweep": sweep}
+COMMANDS: dict[str, Callable[..., None]] = {
+    "evaluate": evaluate,
+    "predict": predict,
+    "compare": compare,
+    "report": report,
+    "prepare": prepare,
+    "list": list_,
+}
+
+USAGE = """usage: mmfl-jax COMMAND ...
+
+  run STUDY [--run-dir DIR] [--resume] [OPTIONS]   run a study of experiments/, or a .py file; every field is an option
+  sweep STUDY --vary FIELD=V,V... --seeds N --run-dir DIR [--folds FIELD=V,V] [OPTIONS]
+                                                   run every combination of values and seeds, go on, compare
+  evaluate RUN_DIR [--archive A]                   score a run's model on its test samples, or on another archive's
+  predict RUN_DIR --input DIR --output DIR [--probabilities] [--stac] [OPTIONS]
+                                                   map scenes with a run's model: GeoTIFFs and pictures
+  compare RUN_DIR... [--output FILE.png] [--target METRIC=VALUE] [--baseline NAME] [--folds FIELD]
+                                                   show runs side by side, seeds of one configuration together
+  report RUN_DIR                                   write report.html and figures/ again
+  prepare SOURCE --output DIR [--workers N]        copy an archive into a TFDS data set that is read many times faster
+  list studies|methods|algorithms|archives          show what there is to choose from
+
+`mmfl-jax run STUDY --help` lists the options; --debug shows the traceback of an error."""
+
+
+def _dispatch(arguments: list[str]) -> None:
+    command, rest = (arguments[0], arguments[1:]) if arguments else ("--help", [])
+    if command in ("-h", "--help"):
+        print(USAGE)
+    elif command in STUDY_COMMANDS:
+        if not rest or rest[0].startswith("-"):
+            print(USAGE)
+            raise UserError(f"mmfl-jax {command} needs a STUDY first, such as quickstart")
+        STUDY_COMMANDS[command](rest[0], rest[1:])
+    elif command in COMMANDS:
+        parse(COMMANDS[command], f"mmfl-jax {command}", rest)
+    else:
+        raise UserError(f"command {command!r} is unknown; one of {', '.join([*STUDY_COMMANDS, *COMMANDS])}")
+
+
+def _one_line(message: Warning | str, *place: Any, **more: Any) -> None:
+    say(str(message))
+
+
+def _of_main_thread(*error: Any) -> None:
+    # TensorStore's threads print what they meet on a full disk; the checkpoint's own error says it.
+    if threading.current_thread() is threading.main_thread():
+        sys.__excepthook__(*error)
+
+
+def main(arguments: list[str] | None = None) -> Any:
+    """Run the command line; leave with exit code 2 after a mistake of the user."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    debug = "--debug" in arguments
+    if not debug:
+        warnings.showwarning = _one_line  # a user wants what happened, not the line of ours that says so
+        sys.excepthook = _of_main_thread
+    arguments = [argument for argument in arguments if argument != "--debug"]
+    # Orbax and absl tell at length what they do; a user wants the table.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    import logging
+
+    logging.getLogger("absl").setLevel(logging.ERROR if debug else logging.CRITICAL)
+    from mmfl_jax.runs.signals import Stopped, watched
+
+    try:
+        with watched(), guarded():
+            _dispatch(arguments)
+    except BrokenPipeError:  # the reader of a pipe has seen enough
+        pass
+    except (UserError, OSError) as error:
+        if debug:
+            raise
+        say(str(error))
+        sys.exit(2)
+    except Stopped as stop:
+        say(str(stop))
+        sys.exit(128 + stop.signal)

@@ -1,0 +1,108 @@
+"""Commands on run directories: evaluate, predict, compare and report."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import OmitArgPrefixes, Positional
+
+from mmfl_jax.maps.options import MapOptions
+
+
+def evaluate(run_dir: Annotated[Path, Positional], archive: str | None = None, best: bool = False) -> None:
+    """Score a run's last checkpoint for every modality set.
+
+    Args:
+        run_dir: of the run.
+        archive: score on another archive of the same classes: its official test samples, or all of it.
+        best: score the checkpoint with the best score so far, not the last.
+    """
+    from rich.console import Console
+
+    from mmfl_jax import runs
+    from mmfl_jax.files import write_whole
+    from mmfl_jax.report import result_table
+    from mmfl_jax.study.build import open_archive
+
+    simulation = runs.load(run_dir, best=best, training=False)
+    scores = simulation.evaluate(open_archive(simulation.study.replace(archive=archive)) if archive else None)
+    name, shown = simulation.study.data.archive if archive is None else archive, run_dir / "evaluation.json"
+    found = {"round": simulation.round_number, "archive": name, "evaluation": scores}
+    write_whole(shown, json.dumps(found, indent=2))
+    table = {"rounds": simulation.round_number, "evaluation": scores}
+    if archive is None:
+        table["baseline"] = simulation.baseline()
+    Console().print(result_table(table))
+    print(f"round {simulation.round_number} on {name}, written to {shown}")
+
+
+_MAPS = MapOptions()
+
+
+def predict(
+    run_dir: Annotated[Path, Positional],
+    input: Path,
+    output: Path,
+    maps: OmitArgPrefixes[MapOptions] = _MAPS,
+    quiet: bool = False,
+) -> None:
+    """Map the scenes of a folder with a run's model, or classify its patches.
+
+    Args:
+        run_dir: of the run.
+        input: holds a folder of GeoTIFFs for each modality (s1, s2, ...), one file name a scene; of a run with one
+            modality, the files themselves. Of a run that classifies patches: an archive of the run's kind.
+        output: folder for the maps, SCENE.tif and what stands beside it; of patches, for a table of probabilities.
+        maps: how scenes are cut and what is written.
+        quiet: show no progress.
+    """
+    from mmfl_jax.maps import check_folders, classifies_patches, predict_maps, predict_patches, predictor_of
+
+    if not input.is_file():
+        check_folders(input, output)  # before the model is made
+    if classifies_patches(run_dir):
+        print(predict_patches(run_dir, input, output, maps.format))
+    else:
+        print(*predict_maps(predictor_of(run_dir), input, output, maps, quiet=quiet), sep="\n")
+
+
+def compare(
+    run_dirs: Annotated[tuple[Path, ...], Positional],
+    output: Path | None = None,
+    target: str | None = None,
+    baseline: str | None = None,
+    folds: tuple[str, ...] = (),
+) -> None:
+    """Show runs side by side, seeds of one configuration as mean and spread, and their paired differences.
+
+    Args:
+        run_dirs: of the runs.
+        output: draw scores against rounds into this PNG, against bytes and simulated time into others beside it.
+        target: tell what it cost to reach this score of the modalities together, such as f1_micro=0.45; by default
+            95 % of the best.
+        baseline: name of the row that the others are compared with; the first by default.
+        folds: fields, such as test_split, whose runs count as one by their mean.
+    """
+    from rich.console import Console
+
+    from mmfl_jax import report
+
+    runs, averaged = list(run_dirs), [field.replace("-", "_") for field in folds]
+    goal = report.parse_target(target) if target is not None else None
+    for table in report.comparison_tables(report.compare(runs, folds=averaged, target=goal, baseline=baseline)):
+        Console().print(table)
+    if output is not None:
+        print(*report.write_comparison(runs, output, folds=averaged), sep="\n")
+
+
+def report(run_dir: Annotated[Path, Positional]) -> None:
+    """Write report.html and figures/ of a run again.
+
+    Args:
+        run_dir: of the run.
+    """
+    from mmfl_jax.report import write_report
+
+    print(write_report(run_dir))

@@ -1,0 +1,124 @@
+"""Commands on studies: run and sweep."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+from tyro.conf import OmitArgPrefixes, UseAppendAction
+
+from mmfl_jax.cli.arguments import parse
+from mmfl_jax.cli.streams import say
+from mmfl_jax.errors import UserError
+from mmfl_jax.options import Positive, options
+from mmfl_jax.study import Study, load_study
+
+
+@options
+class Run:
+    """Run a study, and write its run directory."""
+
+    study: OmitArgPrefixes[Study]
+    run_dir: Path | None = None
+    """Run directory; runs/NAME by default."""
+    resume: bool = False
+    """Continue the run in --run-dir from its last checkpoint."""
+    quiet: bool = False
+    """Show no progress and no table."""
+    bounds: bool = False
+    """Run the two bounds too: all samples in one place (centralized), and each client alone (local)."""
+    tensorboard: bool = False
+    """Write TensorBoard files into the run directory."""
+    compilation_cache: Path | None = None
+    """Keep compiled rounds in this directory, for the next run; on a CPU they then do without oneDNN's convolutions."""
+
+
+def run(reference: str, arguments: list[str]) -> None:
+    """Run the study ``reference`` with the options in ``arguments``."""
+    study = load_study(reference)
+    chosen = parse(Run, f"mmfl-jax run {reference}", arguments, Run(study=study))
+    before, study = study.flat(), chosen.study
+    given = {name for name, value in study.flat().items() if value != before[name]}
+    import jax
+
+    from mmfl_jax import commands
+    from mmfl_jax.files import writing
+    from mmfl_jax.runs import directory
+    from mmfl_jax.simulation import Simulation
+    from mmfl_jax.study.build import check
+    from mmfl_jax.study.unused import unused
+
+    check(study)
+    _make_devices(study.execution.devices)
+    if chosen.resume and chosen.run_dir is None:
+        raise UserError("--resume needs --run-dir, the directory of the run to continue")
+    run_dir = chosen.run_dir or directory.fresh_run_dir(study)
+    directory.check(run_dir, study, chosen.resume)  # refuse before the archive is read
+    if chosen.compilation_cache is not None:
+        with writing(chosen.compilation_cache):
+            chosen.compilation_cache.mkdir(parents=True, exist_ok=True)
+        jax.config.update("jax_compilation_cache_dir", str(chosen.compilation_cache))
+    simulation = Simulation(study)
+    for line in unused(study, simulation.federation.archive, given):
+        say(line)
+    summary = commands.run(
+        simulation,
+        run_dir,
+        resume=chosen.resume,
+        quiet=chosen.quiet,
+        tensorboard=chosen.tensorboard,
+        bounds=chosen.bounds,
+    )
+    if not chosen.quiet:
+        from rich.console import Console
+
+        from mmfl_jax.report import result_table
+
+        Console().print(result_table(summary))
+        print(f"report: {run_dir / 'report.html'}")
+
+
+def _make_devices(devices: int) -> None:
+    """Make this many devices of the CPU, which is one unless told otherwise; each core can train clients of its own."""
+    import jax
+
+    if 0 < devices <= (os.cpu_count() or 1):
+        with contextlib.suppress(RuntimeError):  # JAX is running already: what it has is what there is
+            jax.config.update("jax_num_cpu_devices", devices)
+
+
+@options
+class Sweep:
+    """Run a study for every combination of values and every seed, and compare; the same command goes on after a stop.
+
+    Each run has a directory of its own in --run-dir, beside sweep.json, comparison.json, .md and .png.
+    """
+
+    study: OmitArgPrefixes[Study]
+    vary: UseAppendAction[tuple[str, ...]] = ()
+    """FIELD=VALUE,VALUE: a field of the study and its values; may be given again for further fields."""
+    folds: UseAppendAction[tuple[str, ...]] = ()
+    """FIELD=VALUE,VALUE: as --vary, but the values' runs count as one, by their mean."""
+    seeds: Positive = 1
+    """How many seeds, from --seed on."""
+    run_dir: Path | None = None
+    """Directory of the sweep."""
+    quiet: bool = False
+    """Show no progress and no tables."""
+
+
+def sweep(reference: str, arguments: list[str]) -> None:
+    """Sweep over the study ``reference`` with the options in ``arguments``."""
+    study = load_study(reference)
+    chosen = parse(Sweep, f"mmfl-jax sweep {reference}", arguments, Sweep(study=study))
+    if chosen.run_dir is None:
+        raise UserError("mmfl-jax sweep needs --run-dir, the directory of the sweep")
+    from mmfl_jax.runs.grid import make_grid, open_grid
+
+    grid = make_grid(chosen.study, chosen.vary, chosen.folds, chosen.seeds)
+    studies = open_grid(chosen.run_dir, grid)
+    _make_devices(max(study.execution.devices for study in studies))
+    from mmfl_jax import commands
+
+    commands.sweep(studies, chosen.run_dir, tuple(grid.folds), quiet=chosen.quiet)
