@@ -1,6 +1,6 @@
 """Federated methods on real tiles of Sentinel-1 and Sentinel-2, beside a random forest per pixel in one place.
 
-Command: python experiments/real_tiles.py DIR OUT [--seeds 3] [--rounds 40]
+Command: python experiments/real_tiles.py DIR OUT [--seeds 3] [--rounds 40]; the same command goes on after a stop
 DIR holds tiles as ``tiles:DIR`` reads them (S1RTC, S2L2A, LULC). Each tile is cut into 16 blocks, an owner each, with
 one sensor; four blocks of each tile are for test, and no owner has them. The forest sees all training pixels.
 """
@@ -95,7 +95,7 @@ def main() -> None:
         for seed in range(args.seeds):
             run_dir = args.output / f"{method.replace('+', '-')}-{seed}"
             simulation = mm.Simulation(study(method, seed, args.rounds), federation(archive, seed))
-            found.setdefault(method, []).append(simulation.run(run_dir)["evaluation"])
+            found.setdefault(method, []).append(simulation.run(run_dir, resume=run_dir.exists())["evaluation"])
     for name, runs in found.items():
         cells = []
         for seen in runs[0]:

@@ -96,7 +96,7 @@ def test_models_of_their_own_answer_apart_in_training():
 
 def test_one_encoder_for_all_sees_zeros_for_what_is_missing():
     made = model("unified")
-    inputs = images()
+    inputs = {m: x[:, :8, :8] for m, x in images().items()}  # parts of the images it is made for
     zeros = {**inputs, "s1": jnp.zeros_like(inputs["s1"])}
     np.testing.assert_array_equal(made({"s2": inputs["s2"]}, train=False).logits, made(zeros, train=False).logits)
 

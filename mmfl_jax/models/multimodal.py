@@ -194,6 +194,6 @@ def _unified_shape(modalities: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]
 
 
 def _stack_channels(inputs: Mapping[str, Array], modalities: Mapping[str, tuple[int, ...]]) -> Array:
-    some = next(iter(inputs.values()))
-    missing = lambda shape: jnp.zeros((some.shape[0], *shape), some.dtype)
+    some = next(iter(inputs.values()))  # may be a part of an image
+    missing = lambda shape: jnp.zeros((*some.shape[:-1], shape[-1]), some.dtype)
     return jnp.concatenate([inputs[m] if m in inputs else missing(shape) for m, shape in modalities.items()], axis=-1)
