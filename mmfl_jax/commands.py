@@ -17,14 +17,14 @@ from mmfl_jax.runs.directory import CHECKPOINTS
 from mmfl_jax.study import Study
 
 if TYPE_CHECKING:
-    from mmfl_jax.simulation import Simulation
+    from mmfl_jax.rounds import Rounds
 
 #: Files of a sweep beside its runs.
 COMPARISON = "comparison"
 
 
 def run(
-    simulation: Simulation,
+    simulation: Rounds,
     run_dir: Path | None = None,
     *,
     resume: bool = False,

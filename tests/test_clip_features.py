@@ -16,11 +16,11 @@ from PIL import Image
 from test_archives_scenes import pixels, write
 
 from mmfl_jax import Federation, archives
-from mmfl_jax.archives import features as module
-from mmfl_jax.archives.features import FeatureArchive, encode_images
 from mmfl_jax.engine.data import Normalizer
 from mmfl_jax.errors import UserError
 from mmfl_jax.models import clip
+from mmfl_jax.models.clip import features as module
+from mmfl_jax.models.clip.features import FeatureArchive, encode_images
 
 WEIGHTS = Path(__file__).parent / "data" / "clip" / "hugging_face"
 SIZE, PROJECTION = 28, 20

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from mmfl_jax.archives.base import Archive, ModalitySpec, choose_modalities
+from mmfl_jax.archives.images import DEVIATION, MEAN, read_images, to_rgb
 from mmfl_jax.archives.scenes_names import recognise, spaced
 from mmfl_jax.errors import UserError, one_line
-from mmfl_jax.models.clip.images import DEVIATION, MEAN, read_images, to_rgb
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp")
 SPLITS = {

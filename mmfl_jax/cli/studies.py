@@ -44,8 +44,8 @@ def run(reference: str, arguments: list[str]) -> None:
 
     from mmfl_jax import commands
     from mmfl_jax.files import writing
+    from mmfl_jax.rounds import Rounds
     from mmfl_jax.runs import directory
-    from mmfl_jax.simulation import Simulation
     from mmfl_jax.study.build import check
     from mmfl_jax.study.unused import unused
 
@@ -59,7 +59,7 @@ def run(reference: str, arguments: list[str]) -> None:
         with writing(chosen.compilation_cache):
             chosen.compilation_cache.mkdir(parents=True, exist_ok=True)
         jax.config.update("jax_compilation_cache_dir", str(chosen.compilation_cache))
-    simulation = Simulation(study)
+    simulation = Rounds(study)
     for line in unused(study, simulation.federation.archive, given):
         say(line)
     summary = commands.run(

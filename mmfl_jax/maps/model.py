@@ -12,8 +12,8 @@ import numpy as np
 from mmfl_jax.archives.base import ModalitySpec
 from mmfl_jax.errors import UserError
 from mmfl_jax.maps.tables import write_table
+from mmfl_jax.rounds import Rounds
 from mmfl_jax.runs import load
-from mmfl_jax.simulation import Simulation
 from mmfl_jax.study.build import open_archive
 from mmfl_jax.tasks import task_of
 
@@ -28,7 +28,7 @@ class RunPredictor:
         UserError: for a run whose labels are not by pixel.
     """
 
-    def __init__(self, simulation: Simulation):
+    def __init__(self, simulation: Rounds):
         archive = simulation.federation.archive
         if not task_of(archive).spatial:
             raise UserError(
@@ -87,5 +87,5 @@ def predict_patches(run_dir: Path, source: Path, output: Path, table: str) -> Pa
     return path
 
 
-def _loaded(run_dir: Path) -> Simulation:
+def _loaded(run_dir: Path) -> Rounds:
     return load(run_dir, training=False)

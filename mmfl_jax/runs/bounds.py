@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mmfl_jax.lock import locked
+from mmfl_jax.rounds import Rounds
 from mmfl_jax.runs.directory import RunDirectory, begun
 from mmfl_jax.runs.listeners import Listener
 from mmfl_jax.runs.loop import run
 from mmfl_jax.runs.schema import read_summary
-
-if TYPE_CHECKING:
-    from mmfl_jax.simulation import Simulation
 
 #: The algorithms that bound all others, and the folder of their runs in the directory of the run.
 BOUNDS, FOLDER = ("centralized", "local"), "bounds"
@@ -22,7 +20,7 @@ _PLAIN = {"participation": "all", "dropout": 0.0, "stragglers": 0.0, "speed": ""
 
 
 def run_bounds(
-    simulation: Simulation, run_dir: Path, listeners: Callable[[], Sequence[Listener]] = tuple
+    simulation: Rounds, run_dir: Path, listeners: Callable[[], Sequence[Listener]] = tuple
 ) -> dict[str, Any]:
     """Run a finished run's study under both bounds, for as many rounds, and add their scores to its summary.
 
@@ -34,8 +32,6 @@ def run_bounds(
     Returns:
         The summary, with the bounds' ``evaluation`` by name under ``bounds``.
     """
-    from mmfl_jax.simulation import Simulation
-
     # A federation of flipped labels is the attack's own.
     federation = None if simulation.study.federation.attack == "label_flip" else simulation.federation
     bounds = {}
@@ -43,7 +39,7 @@ def run_bounds(
         own = run_dir / FOLDER / name
         study = simulation.study.replace(algorithm=name, name=name, **_PLAIN)
         if read_summary(own).get("rounds") != study.training.rounds:
-            run(Simulation(study, federation), own, resume=begun(own), listeners=listeners())
+            run(Rounds(study, federation), own, resume=begun(own), listeners=listeners())
         bounds[name] = read_summary(own)["evaluation"]
     with locked(run_dir):
         summary = read_summary(run_dir) | {"bounds": bounds}

@@ -14,6 +14,7 @@ import jax
 
 from mmfl_jax.errors import Diverged, UserError
 from mmfl_jax.evaluation import personal
+from mmfl_jax.rounds import Rounds
 from mmfl_jax.runs import predictions
 from mmfl_jax.runs.checkpoints import Checkpoints
 from mmfl_jax.runs.directory import CHECKPOINTS, RunDirectory, check_same_federation, opened
@@ -24,13 +25,12 @@ from mmfl_jax.study import build_clip
 
 if TYPE_CHECKING:
     from mmfl_jax.federation import Federation
-    from mmfl_jax.simulation import Simulation
 
 _PACKAGES = ("mmfl_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
 def run(
-    simulation: Simulation, run_dir: Path | None, *, resume: bool = False, listeners: Sequence[Listener] = ()
+    simulation: Rounds, run_dir: Path | None, *, resume: bool = False, listeners: Sequence[Listener] = ()
 ) -> dict[str, Any]:
     """Run a simulation to its study's last round; return the summary.
 
@@ -85,7 +85,7 @@ class _Disk:
 
 
 @contextmanager
-def _disk(simulation: Simulation, run_dir: Path, resume: bool, federation: dict[str, Any]) -> Iterator[_Disk]:
+def _disk(simulation: Rounds, run_dir: Path, resume: bool, federation: dict[str, Any]) -> Iterator[_Disk]:
     """Open a run directory, and restore what it has saved."""
     study = simulation.study
     with opened(run_dir, study, resume) as directory, closing(Checkpoints(run_dir / CHECKPOINTS)) as checkpoints:
@@ -99,7 +99,7 @@ def _disk(simulation: Simulation, run_dir: Path, resume: bool, federation: dict[
         yield _Disk(directory, checkpoints)
 
 
-def _restore(simulation: Simulation, checkpoints: Checkpoints, round_number: int | None = None) -> None:
+def _restore(simulation: Rounds, checkpoints: Checkpoints, round_number: int | None = None) -> None:
     chosen, simulation.state = checkpoints.restore(simulation.state, round_number)
     if simulation.round_number != chosen:
         raise UserError(
@@ -108,7 +108,7 @@ def _restore(simulation: Simulation, checkpoints: Checkpoints, round_number: int
         )
 
 
-def _facts(simulation: Simulation) -> dict[str, Any]:
+def _facts(simulation: Rounds) -> dict[str, Any]:
     """Return what the files of a run say of the data and the machine; it is the same before and after the rounds.
 
     Raises:
@@ -131,7 +131,7 @@ def _facts(simulation: Simulation) -> dict[str, Any]:
 class _Loop:
     """Hold what the rounds of one run share."""
 
-    def __init__(self, simulation: Simulation, disk: _Disk | None, listeners: Sequence[Listener]):
+    def __init__(self, simulation: Rounds, disk: _Disk | None, listeners: Sequence[Listener]):
         self.simulation, self.disk, self.listeners = simulation, disk, listeners
         self.rows: list[dict[str, Any]] = [] if disk is None else disk.directory.rounds()
         self.scores: dict[str, dict[str, Any]] = {}
@@ -238,9 +238,7 @@ def versions() -> dict[str, str]:
     return {**found, "platform": device.platform, "device": f"{jax.device_count()} x {device.device_kind}"}
 
 
-def load(
-    run_dir: Path, federation: Federation | None = None, *, best: bool = False, training: bool = True
-) -> Simulation:
+def load(run_dir: Path, federation: Federation | None = None, *, best: bool = False, training: bool = True) -> Rounds:
     """Return the simulation of a run directory, finished or stopped, with the state of a checkpoint.
 
     Args:
@@ -252,10 +250,8 @@ def load(
     Raises:
         UserError: for another federation than the run's, or a checkpoint that is missing or damaged.
     """
-    from mmfl_jax.simulation import Simulation
-
     study = read_config(run_dir)
-    simulation = Simulation(study if training else study.replace(stream_mb=1, devices=1, chunk_size=0), federation)
+    simulation = Rounds(study if training else study.replace(stream_mb=1, devices=1, chunk_size=0), federation)
     check_same_federation(run_dir, simulation.federation.describe())
     with closing(Checkpoints(run_dir / CHECKPOINTS, read_only=True)) as checkpoints:
         _restore(simulation, checkpoints, checkpoints.best() if best else None)

@@ -17,7 +17,7 @@ from mmfl_jax.tasks import task_of
 
 if TYPE_CHECKING:
     from mmfl_jax.archives.base import Archive
-    from mmfl_jax.simulation import Simulation
+    from mmfl_jax.rounds import Rounds
 
 FILE = "predictions.npz"
 SHOWN, TILES = 24, 9
@@ -25,7 +25,7 @@ SHOWN, TILES = 24, 9
 _SIDE = 96
 
 
-def keep(simulation: Simulation, run_dir: Path, personal: np.ndarray | None) -> None:
+def keep(simulation: Rounds, run_dir: Path, personal: np.ndarray | None) -> None:
     """Write ``predictions.npz``: of some test samples the image, the label and the global model's answer; by client.
 
     Of labels by pixel these are tiles, the worst, typical and best, with an answer by modality set. Of others, scenes,
@@ -53,7 +53,7 @@ def keep(simulation: Simulation, run_dir: Path, personal: np.ndarray | None) -> 
         write_whole(run_dir / FILE, content.getvalue())
 
 
-def _tiles(simulation: Simulation) -> dict[str, np.ndarray]:
+def _tiles(simulation: Rounds) -> dict[str, np.ndarray]:
     """Return what is kept of tiles: pictures and labels, and accuracy and answers by modality set."""
     archive, test = simulation.federation.archive, simulation.federation.test
     right = simulation.test_tiles()

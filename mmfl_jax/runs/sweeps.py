@@ -16,6 +16,7 @@ from mmfl_jax.archives.base import Archive, Kept
 from mmfl_jax.errors import UserError
 from mmfl_jax.files import writing
 from mmfl_jax.lock import locked
+from mmfl_jax.rounds import Rounds
 from mmfl_jax.runs.checkpoints import saved_rounds
 from mmfl_jax.runs.directory import CHECKPOINTS, begun, check_same_study
 from mmfl_jax.runs.listeners import Listener
@@ -92,7 +93,6 @@ def _run(
         if done != rounds:
             raise UserError(f"{run_dir} has finished with rounds {done}, not {rounds}; sweep in a new directory")
         return
-    from mmfl_jax.simulation import Simulation
     from mmfl_jax.study.build import check, open_federation
 
     check(study)
@@ -101,7 +101,7 @@ def _run(
         held = sorted(path.name for path in run_dir.iterdir())[0]
         raise UserError(f"{run_dir} is not of a run that was begun here, it holds {held}; sweep in a new directory")
     progress.begin(number, study.name, max(saved_rounds(run_dir / CHECKPOINTS), default=0))
-    simulation = Simulation(study, open_federation(study, kept.of(study)))
+    simulation = Rounds(study, open_federation(study, kept.of(study)))
     run(simulation, run_dir, resume=resume, listeners=listeners())
     # Programs of the runs before would fill the memory (5 GB after 100 runs); those needed again are on disk.
     jax.clear_caches()

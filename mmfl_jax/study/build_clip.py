@@ -99,7 +99,7 @@ def as_features(study: Study, archive: Archive, model: clip.CLIP) -> Archive:
     """Return an archive of images with their features in place of them; one of vectors as it is."""
     if all(len(spec.shape) == 1 for spec in archive.modalities.values()):
         return archive
-    from mmfl_jax.archives.features import FeatureArchive, encode_images
+    from mmfl_jax.models.clip.features import FeatureArchive, encode_images
 
     return FeatureArchive(archive, encode_images(archive, model, cache=study.execution.feature_cache or None))
 

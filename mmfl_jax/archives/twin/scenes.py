@@ -16,10 +16,10 @@ from jax import Array
 
 from mmfl_jax.archives.base import Archive, ModalitySpec, choose_modalities
 from mmfl_jax.archives.bigearthnet.nomenclature import CLASS_NAMES, S2_BANDS_12, SEASONS
+from mmfl_jax.archives.images import DEVIATION, MEAN
 from mmfl_jax.archives.twin.drawing import BATCH, draw_batches
 from mmfl_jax.archives.twin.images import draw_labels, draw_optical, draw_place
 from mmfl_jax.archives.twin.statistics import CLASS_COUNTS, COUNTRIES
-from mmfl_jax.models.clip.images import DEVIATION, MEAN
 
 # Those of the 19 that red, green and blue tell apart: of the forests, the waters and the mixed agriculture one each.
 TOLD_APART = (

@@ -1,7 +1,7 @@
 """CLIP in Flax NNX: towers, weights in the names of OpenAI, open_clip and Hugging Face, tokens and images."""
 
+from mmfl_jax.archives.images import normalize, prepare, read_images
 from mmfl_jax.models.clip.config import TINY, VIT_B_16, VIT_B_32, CLIPConfig, TowerConfig, read_config
-from mmfl_jax.models.clip.images import normalize, prepare, read_images
 from mmfl_jax.models.clip.save import save
 from mmfl_jax.models.clip.tokenizer import (
     BPETokenizer,

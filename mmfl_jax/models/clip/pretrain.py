@@ -21,9 +21,9 @@ import optax
 from flax import nnx
 
 from mmfl_jax.archives.base import Archive
+from mmfl_jax.archives.images import normalize
 from mmfl_jax.errors import UserError
 from mmfl_jax.models.clip.config import CLIPConfig, TowerConfig
-from mmfl_jax.models.clip.images import normalize
 from mmfl_jax.models.clip.save import save
 from mmfl_jax.models.clip.tokenizer import ByteTokenizer, silent_bytes, tokenize
 from mmfl_jax.models.clip.towers import CLIP

@@ -19,8 +19,8 @@ import numpy as np
 from flax import nnx
 
 from mmfl_jax.archives.base import Archive, ModalitySpec, Subset
+from mmfl_jax.archives.images import normalize
 from mmfl_jax.errors import UserError
-from mmfl_jax.models.clip.images import normalize
 from mmfl_jax.models.clip.towers import CLIP, VisionTower
 from mmfl_jax.models.variables import values
 

@@ -1,0 +1,365 @@
+"""A study on its federation, round by round."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from mmfl_jax import costs, methods
+from mmfl_jax.archives.base import Archive
+from mmfl_jax.engine.data import group_data
+from mmfl_jax.engine.execution import Cohort, Resident, Streamed
+from mmfl_jax.engine.plan import Planner, local_steps
+from mmfl_jax.engine.round import client_mesh
+from mmfl_jax.engine.state import ServerState, digest
+from mmfl_jax.errors import UserError
+from mmfl_jax.evaluation import Scorer
+from mmfl_jax.federation import Federation
+from mmfl_jax.federation.asynchronous import AsynchronousRound, Schedule
+from mmfl_jax.federation.clock import Clock
+from mmfl_jax.federation.federation import pooled
+from mmfl_jax.federation.participation import Participation
+from mmfl_jax.study import Study, sizes
+from mmfl_jax.study.build import (
+    MakeModel,
+    algorithm_of,
+    attack_of,
+    check,
+    normalizer_of,
+    open_federation,
+    program_of,
+    sampling_of,
+    setting_of,
+)
+from mmfl_jax.tasks import task_of
+
+# Clients an accelerator trains side by side when --chunk-size is 0, by whether they have images. A CPU core is full
+# with one client, and a chunk of one computes nothing for nothing (benchmarks/scaling.py).
+_CHUNK = {True: 16, False: 64}
+# A client's step through ViT-B/32's text tower keeps some 200 MB for its gradient (two prompts, 31 classes).
+_CHUNK_PROMPTS = 8
+
+
+class Rounds:
+    """Hold a federation on the device, and run its rounds; :class:`mmfl_jax.Simulation` adds the whole run.
+
+    Args:
+        study: the options.
+        federation: the clients; None to open what the study names.
+        make_model: ``held modalities -> nnx.Module`` called as ``model(images, train) -> Output``; None for the
+            study's own.
+
+    Raises:
+        UserError: for options that are unknown or do not fit together.
+    """
+
+    def __init__(self, study: Study, federation: Federation | None = None, *, make_model: MakeModel | None = None):
+        check(study)
+        self.study = study
+        self.federation = federation or open_federation(study)
+        self._on_features = methods.find(study.method.method).on_features
+        self.own_model = make_model is None
+        algorithm = algorithm_of(study)
+        self._clients = pooled(self.federation) if algorithm.pooled else self.federation
+        sizes.check_federation(study, self._clients)
+        sizes.check_crop(study, self.federation.archive)
+        self._steps = [
+            local_steps(n, study.training.local_epochs, study.training.batch_size, study.training.local_steps)
+            for n in (group.sizes for group in self._clients.groups)
+        ]
+        #: Steps of the server in a round: as many as an epoch has where all samples are in one place.
+        self.repeats = int(max(s.max() for s in self._steps)) if algorithm.pooled else 1
+        sizes.check_rounds(study, self.repeats)
+        if algorithm.pooled:
+            self._steps = [np.ones_like(s) for s in self._steps]
+        # Samples in one place neither drop out nor lag.
+        who = study.federation
+        self._participation = Participation.of(
+            self._clients,
+            "all" if algorithm.pooled else who.participation,
+            dropout=0.0 if algorithm.pooled else who.dropout,
+            stragglers=0.0 if algorithm.pooled else who.stragglers,
+            seed=study.training.seed,
+        )
+        sampling = sampling_of(self._participation)
+        self.program, make = program_of(study, self._clients, algorithm, make_model, self.repeats, sampling or 1.0)
+        sizes.check_program(study, self.program, len(self.federation.archive.class_names), len(self._clients.train))
+        self._place_on_devices()
+        self.state = self._initial_state(make)
+        features = jax.eval_shape(self._output, self.state).features is not None
+        algorithm.check(setting_of(study, self.program, self._participation, features))
+        self._clock = (
+            Clock.of(
+                self._clients,
+                study.federation.speed,
+                study.federation.bandwidth_up,
+                study.federation.bandwidth_down,
+                study.training.seed,
+            )
+            if study.federation.speed
+            else None
+        )
+        self._bytes = [
+            costs.client_bytes(self.program, self.state, self.execution.example(g), g)
+            for g in range(len(self.program.groups))
+        ]
+        self._late = self._schedule().rounds() if algorithm.buffer else None
+        self._played: list[AsynchronousRound] = []
+        self.compile_seconds: float | None = None
+        self._scorer = Scorer(self.program, self.federation, self._clients, self.normalizer, self._on_features)
+
+    def _output(self, state: ServerState) -> Any:
+        """Return what a client's model of the first group answers to one batch of zeros."""
+        images = {
+            m: np.zeros((1, *self.federation.archive.modalities[m].shape), np.float32) for m in self.program.groups[0]
+        }
+        params, stats = self.program.client_variables(state, 0, 0)
+        return self.program.templates[0].module(params, stats, state.frozen)(images, train=True)
+
+    def _schedule(self) -> Schedule:
+        study, algorithm = self.study, self.program.algorithm
+        if self._clock is None:
+            raise UserError(
+                f"--algorithm {study.algorithm.algorithm}: who is late follows from --speed, such as lognormal:10:1"
+            )
+        steps, up, down = (np.zeros(self._clients.clients) for _ in range(3))
+        for g, group in enumerate(self._clients.groups):
+            steps[group.ids] = self._steps[g]
+            up[group.ids], down[group.ids] = self._bytes[g]
+        seconds = self._clock.seconds(np.arange(len(steps)), steps, up, down)
+        concurrency = study.federation.concurrency or algorithm.buffer
+        return Schedule.of(
+            seconds,
+            concurrency,
+            algorithm.buffer,
+            algorithm.most_delay,
+            dropout=study.federation.dropout,
+            seed=study.training.seed,
+        )
+
+    def _place_on_devices(self) -> None:
+        study, federation = self.study, self._clients
+        found = jax.device_count()
+        if study.execution.devices > found:
+            raise UserError(
+                f"--devices {study.execution.devices}: this host has {found} {jax.default_backend()} device(s)"
+            )
+        self.mesh = client_mesh(study.execution.devices)
+        self.normalizer = normalizer_of(study, federation)
+        self._places = any(o.by_place for o in self.program.objectives)
+        host = group_data(
+            federation,
+            self.normalizer,
+            resident=not study.execution.stream_mb,
+            places=self._places,
+            calibration=study.method.logit_calibration,
+            calibration_strength=study.method.calibration_strength,
+            attack=attack_of(study, federation),
+        )
+        most = list(self._participation.most)
+        if buffer := self.program.algorithm.buffer:
+            most = [min(buffer, len(g.ids)) for g in federation.groups]
+        planner = Planner(self._steps, self._chunk_sizes(most), self.mesh.size, most)
+        self.execution: Resident | Streamed
+        if study.execution.stream_mb:
+            budget = study.execution.stream_mb << 20
+            self.execution = Streamed(self.program, self.mesh, planner, host, federation, self.normalizer, budget)
+        else:
+            self.execution = Resident(self.program, self.mesh, planner, host)
+
+    def _chunk_sizes(self, most: list[int]) -> list[int]:
+        chosen, cohort = self.study.execution.chunk_size, min(sum(most), self._participation.largest)
+        if chosen > cohort:
+            raise UserError(f"--chunk-size {chosen} is more than the {cohort} clients of a round; at most {cohort}")
+        sizes = []
+        for group, count in zip(self._clients.groups, most):
+            specs = [self.federation.archive.modalities[m].shape for m in group.modalities]
+            auto = _CHUNK[any(len(shape) == 3 for shape in specs)]
+            if methods.find(self.study.method.method).prompts:
+                auto = _CHUNK_PROMPTS
+            if jax.default_backend() == "cpu":
+                auto = 1
+            sizes.append(min(chosen or min(auto, -(-count // self.mesh.size)), count))
+        return sizes
+
+    def _initial_state(self, make: MakeModel) -> ServerState:
+        model = make(tuple(self.federation.archive.modalities))
+        places = len(self._clients.train) if self._places else 0
+        state = self.program.init(model, len(self.federation.archive.class_names), places)
+        return jax.device_put(state, NamedSharding(self.mesh, P()))
+
+    @property
+    def round_number(self) -> int:
+        """Return the number of rounds done."""
+        return int(self.state.round) // self.repeats
+
+    def compile(self) -> None:
+        """Compile the round, once."""
+        if self.compile_seconds is None:
+            begin = time.perf_counter()
+            self._key = jax.device_put(jax.random.key(self.study.training.seed), NamedSharding(self.mesh, P()))
+            self.execution.compile(self.state, self.cohort(0), self._key)
+            self.compile_seconds = time.perf_counter() - begin
+
+    def cohort(self, round_number: int) -> Cohort:
+        """Return who takes part in a round, with their local steps and delays."""
+        part = self._participation
+        if self._late is not None:
+            found = self._asynchronous(round_number)
+            drawn, late = found.members, np.asarray(found.delays)
+        else:
+            drawn = part.members(round_number)
+            late = np.zeros(len(drawn), np.int32)
+        members = part.by_group(drawn)
+        delay = np.zeros(self._clients.clients, np.int32)
+        delay[drawn] = late
+        steps, delays = [], []
+        for group, chosen, own in zip(self._clients.groups, members, self._steps):
+            steps.append(part.steps(round_number, group.ids[chosen], own[chosen]))
+            delays.append(delay[group.ids[chosen]])
+        return Cohort(members, steps, delays)
+
+    def _asynchronous(self, round_number: int) -> AsynchronousRound:
+        """Return a round of the schedule; it is played once, however many rounds ask for it."""
+        assert self._late is not None
+        missing = max(0, round_number + 1 - len(self._played))
+        self._played.extend(itertools.islice(self._late, missing))
+        return self._played[round_number]
+
+    def _traffic(self, group: int, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the bytes up and down of each chosen client of a group."""
+        if self._places:
+            data, sizes = self.execution.example(group), self._clients.groups[group].sizes[chosen]
+            each = [costs.client_bytes(self.program, self.state, data, group, int(n)) for n in sizes]
+        else:
+            each = [self._bytes[group]] * len(chosen)
+        table = np.array(each, np.int64).reshape(-1, 2)
+        return table[:, 0], table[:, 1]
+
+    def run_round(self) -> dict[str, Any]:
+        """Run one round; return its metrics."""
+        self.compile()
+        number = self.round_number
+        cohort = self.cohort(number)
+        begin = time.perf_counter()
+        rows = []
+        last = number + 1 >= self.study.training.rounds
+        for repeat in range(1, self.repeats + 1):
+            following = cohort if repeat < self.repeats else None if last else self.cohort(number + 1)
+            self.state, device_metrics, cost = self.execution.run(self.state, cohort, self._key, following)
+            rows.append(device_metrics)
+        found = jax.device_get(rows)
+        metrics = {n: float(np.mean([row[n] for row in found])) for n in found[0]}
+        metrics["skipped_clients"] = int(sum(row["skipped_clients"] for row in found))
+        seconds = time.perf_counter() - begin
+        return {"round": number + 1, **metrics, "seconds": seconds, **cost, **self._sent(number, cohort)}
+
+    def _sent(self, number: int, cohort: Cohort) -> dict[str, Any]:
+        """Return the bytes of a round, and the seconds that it would take its clients."""
+        if self.program.algorithm.pooled or self.program.algorithm.isolated:
+            return {"bytes_up": 0, "bytes_down": 0}
+        traffic = [self._traffic(g, chosen) for g, chosen in enumerate(cohort.members)]
+        asked = cohort.members
+        if self._late is None:
+            asked = self._participation.by_group(self._participation.chosen(number))
+        down = sum(int(self._traffic(g, chosen)[1].sum()) for g, chosen in enumerate(asked))
+        row: dict[str, Any] = {"bytes_up": sum(int(up.sum()) for up, _ in traffic), "bytes_down": down}
+        if self._late is not None:
+            before = self._asynchronous(number - 1).time if number else 0.0
+            row["simulated_seconds"] = self._asynchronous(number).time - before
+        elif self._clock is not None:
+            slowest = [0.0]
+            for group, chosen, steps, (up, low) in zip(self._clients.groups, cohort.members, cohort.steps, traffic):
+                slowest.append(self._clock.round_seconds(group.ids[chosen], steps, up, low))
+            row["simulated_seconds"] = max(slowest)
+        return row
+
+    def evaluate(self, archive: Archive | None = None) -> dict[str, dict[str, Any]]:
+        """Return the scores of the global model by modality set.
+
+        Args:
+            archive: to score on, with the classes and modalities of the simulation's own: its official test samples,
+                or all of it where it has none. None for the simulation's own test samples.
+
+        Raises:
+            UserError: for an archive of other classes or modalities.
+        """
+        return self._scorer.test(self.state, archive)
+
+    @property
+    def scored_sets(self) -> list[tuple[str, ...]]:
+        """Return the modality sets that are scored: each that a client holds alone, then all together."""
+        return self._scorer.sets
+
+    def predict(
+        self, samples: np.ndarray, modalities: Sequence[str] | None = None, archive: Archive | None = None
+    ) -> np.ndarray:
+        """Return the global model's probabilities of samples, ``[n, ..., classes]``.
+
+        Args:
+            samples: indices in the archive.
+            modalities: that the model sees; None for all.
+            archive: of the samples; None for the simulation's own.
+
+        Raises:
+            UserError: for an archive of other classes or modalities.
+        """
+        return self._scorer.predict(self.state, samples, modalities, archive)
+
+    def answer(self, inputs: dict[str, jax.Array]) -> jax.Array:
+        """Return the global model's probabilities for normalised images ``[batch, *shape]`` by modality."""
+        return self._scorer.answer(self.state, inputs)
+
+    def test_tiles(self) -> np.ndarray:
+        """Return, of labels by pixel, the share of right pixels of every test sample, ``[n]``; NaN without a label."""
+        return self._scorer.test_tiles(self.state)
+
+    def evaluate_clients(self) -> list[dict[str, Any]]:
+        """Return each client's scores on its own samples and modalities, with its private variables if any."""
+        return self._scorer.clients(self.state)
+
+    def evaluate_personal(self) -> np.ndarray | None:
+        """Return each client's personal accuracy (:mod:`mmfl_jax.evaluation.personal`), ``[clients]``.
+
+        Only of learning on features, where all test samples fit beside each other; None for all else.
+        """
+        return self._scorer.personal(self.state) if self._on_features else None
+
+    def baseline(self) -> dict[str, Any]:
+        """Return the scores of always answering with what is most frequent among the training samples."""
+        archive, train, test = self.federation.archive, self.federation.train, self.federation.test
+        return task_of(archive).baseline(archive.labels[train], archive.labels[test])
+
+    def cost(self) -> dict[str, Any]:
+        """Return floating-point operations a round, compile time and memory."""
+        self.compile()
+        flops, share = 0.0, self._participation.expected / self._clients.clients
+        if buffer := self.program.algorithm.buffer:
+            share = buffer / self._clients.clients
+        for group, steps in enumerate(self._steps):
+            data = self.execution.example(group)
+            each = costs.step_flops(self.program, self.state, data, group) * float(steps.sum())
+            around = costs.round_flops(self.program, self.state, data, group) * len(steps)
+            flops += (each + around) * share * self.repeats
+        return {
+            "flops_per_round": flops,
+            "compile_seconds": self.compile_seconds,
+            "peak_memory_bytes": costs.peak_memory(self.execution.compiled),
+        }
+
+    def privacy(self) -> dict[str, float] | None:
+        """Return epsilon and delta of the rounds done so far; None where the algorithm promises nothing."""
+        promise = self.program.algorithm.privacy
+        rate = sampling_of(self._participation)
+        return None if promise is None or rate is None else promise(self.round_number, rate)
+
+    def digest(self) -> str:
+        """Return the SHA-256 of the global parameters."""
+        return digest(self.state.params)
