@@ -1,6 +1,8 @@
 """Land cover by pixel in miniature: MF, FW and MIM with a U-Net on the twin's tiles, a country a client.
 
 Command: mmfl-jax run land_cover
+Time: 2 min 23 s on 2 cores of a shared Intel Xeon, JAX 0.10.2, compilation included
+Result (mean IoU / macro-F1): s1 .414 / .549, s2 .345 / .469, both .512 / .651; most frequent class .033 / .052
 """
 
 from mmfl_jax import Study
@@ -15,7 +17,7 @@ study = Study.of(
     encoder="resnet8",
     mim_weight=0.02,
     flips=True,
-    rounds=15,
+    rounds=12,
     local_epochs=1,
     batch_size=8,
     client_learning_rate=3e-3,

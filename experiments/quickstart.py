@@ -1,8 +1,9 @@
 """The main job in miniature: MF, FW and MIM on the synthetic twin of BigEarthNet-MM, a country a client.
 
 Command: mmfl-jax run quickstart
-Time: 4 min 37 s on 2 cores of a shared AMD EPYC, JAX 0.10.2, beside other work, installation and compilation included
-Result (micro-F1 / macro-F1): s1 .465 / .312, s2 .475 / .248, both .503 / .315; most frequent labels .422 / .151
+Time: 2 min 09 s on 2 cores of a shared Intel Xeon beside other work, JAX 0.10.2, compilation included; 1 min 41 s to
+  2 min 16 s with JAX 0.12
+Result (micro-F1 / macro-F1): s1 .466 / .312, s2 .477 / .248, both .508 / .313; most frequent labels .422 / .151
 """
 
 from mmfl_jax import Study

@@ -73,10 +73,10 @@ def test_a_sweep_runs_every_combination_and_compares(whole, study, capsys):
 # Kills its process in the fourth round of the second run, when two checkpoints are whole.
 KILLED = """
 import os, signal, sys
-from mmfl_jax import simulation
+from mmfl_jax import rounds as module
 from mmfl_jax.cli import main
 
-rounds, whole = [], simulation.Simulation.run_round
+rounds, whole = [], module.Rounds.run_round
 
 def run_round(self):
     rounds.append(self.study.name)
@@ -84,7 +84,7 @@ def run_round(self):
         os.kill(os.getpid(), signal.SIGKILL)
     return whole(self)
 
-simulation.Simulation.run_round = run_round
+module.Rounds.run_round = run_round
 main(sys.argv[1:])
 """
 

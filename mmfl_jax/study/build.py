@@ -57,11 +57,6 @@ def open_archive(study: Study) -> archives.Archive:
     """Open the archive that a study names; for learning on features, with CLIP's features in place of images."""
     on_features = methods.find(study.method.method).on_features
     model = build_clip.clip_of(study) if on_features and study.method.prompts.clip else None
-    if model and study.method.prompts.prompt_tokens >= model.config.context_length:
-        raise UserError(
-            f"--prompt-tokens {study.method.prompts.prompt_tokens}: the text tower of --clip "
-            f"{study.method.prompts.clip} reads {model.config.context_length} tokens, class name included"
-        )
     archive = archives.open(
         study.data.archive,
         modalities=[m.strip() for m in study.data.modalities.split(",")] if study.data.modalities else None,

@@ -47,9 +47,28 @@ def clip_of(study: Study) -> clip.CLIP:
     """Return a study's CLIP, loaded once.
 
     Raises:
-      UserError: for weights that cannot be read.
+      UserError: for weights that cannot be read, or a prompt longer than the text tower reads.
     """
-    return _load(study.method.prompts.clip, study.method.model.precision)
+    path, tokens = study.method.prompts.clip, study.method.prompts.prompt_tokens
+    known = _own_config(path)  # before a small one is trained
+    config = known or _load(path, study.method.model.precision).config
+    if tokens >= config.context_length:
+        raise UserError(
+            f"--prompt-tokens {tokens}: the text tower of --clip {path} reads {config.context_length} tokens, class "
+            "name included"
+        )
+    return _load(path, study.method.model.precision)
+
+
+def _own_config(path: str) -> clip.CLIPConfig | None:
+    """Return the sizes of a CLIP that is made here; None for weights in files."""
+    if path == TINY:
+        return clip.TINY
+    if path != SMALL:
+        return None
+    from mmfl_jax.models.clip import pretrain
+
+    return pretrain.SMALL
 
 
 @functools.lru_cache(maxsize=1)

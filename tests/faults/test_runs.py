@@ -19,10 +19,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_report import make_run
 
+from mmfl_jax import files
 from mmfl_jax.errors import UserError
 from mmfl_jax.lock import check_free, locked
 from mmfl_jax.report.page import render_page
-from mmfl_jax.runs import checkpoints, directory, files, loop, predictions, read_run
+from mmfl_jax.runs import checkpoints, directory, loop, predictions, read_run
 
 FILES = ("config.json", "federation.json", "metrics.jsonl", "summary.json")
 
@@ -345,13 +346,14 @@ from mmfl_jax.runs.signals import graceful, watched
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have it ignored in the background
 with watched():
-    print("on", flush=True)
     if sys.argv[1] == "round":
         with graceful() as caught:
+            print("on", flush=True)
             while not caught:
                 time.sleep(0.01)
             print("caught", caught[0], flush=True)
             hashlib.pbkdf2_hmac("sha256", b"", b"", 10**9)
+    print("on", flush=True)
     hashlib.pbkdf2_hmac("sha256", b"", b"", 10**9)
 """
 
