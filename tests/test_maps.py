@@ -21,7 +21,7 @@ from mmfl_jax.maps import MapOptions, predict_maps, write_table
 from mmfl_jax.maps.composites import Thumbnail, View, choose_view, composite
 from mmfl_jax.maps.predict import CERTAIN
 
-TILES = Path("/work/shared/data/tiles")
+TILES = Path(__file__).parents[2] / "shared" / "data" / "tiles"
 
 
 def read(path):
