@@ -252,7 +252,7 @@ class Rounds:
         rows = []
         last = number + 1 >= self.study.training.rounds
         for repeat in range(1, self.repeats + 1):
-            following = cohort if repeat < self.repeats else None if last else self.cohort(number + 1)
+            following = (lambda: cohort) if repeat < self.repeats else None if last else lambda: self.cohort(number + 1)
             self.state, device_metrics, cost = self.execution.run(self.state, cohort, self._key, following)
             rows.append(device_metrics)
         found = jax.device_get(rows)

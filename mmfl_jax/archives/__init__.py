@@ -165,13 +165,7 @@ def _open_bigearthnet(location: str, options: OpenOptions) -> Archive:
 def _open_arrays(location: str, options: OpenOptions) -> Archive:
     from mmfl_jax.archives.arrays import Arrays
 
-    archive = Arrays(
-        _located("arrays:FILE.npz", location),
-        modalities=options.modalities,
-        image_size=options.image_size,
-        resampling=options.resampling,
-    )
-    return random_subset(archive, options.samples, options.seed)
+    return _open_located("arrays:FILE.npz", Arrays, location, options)
 
 
 @register(
@@ -194,39 +188,34 @@ def _open_scenes(location: str, options: OpenOptions) -> Archive:
 def _open_tiles(location: str, options: OpenOptions) -> Archive:
     from mmfl_jax.archives.tiles import open_tiles
 
-    return _open_rasters("tiles", open_tiles, location, options)
+    return _open_located("tiles:DIR", open_tiles, location, options)
 
 
 @register("dynamicworld", "dynamicworld:DIR  Dynamic World's expert labels, joined with images in folders S1, S2, ...")
 def _open_dynamicworld(location: str, options: OpenOptions) -> Archive:
     from mmfl_jax.archives.dynamicworld import open_dynamicworld
 
-    return _open_rasters("dynamicworld", open_dynamicworld, location, options)
+    return _open_located("dynamicworld:DIR", open_dynamicworld, location, options)
 
 
 @register("sen1floods11", "sen1floods11:DIR  Sen1Floods11 v1.1 as published: hand-labelled floods, by country")
 def _open_sen1floods11(location: str, options: OpenOptions) -> Archive:
     from mmfl_jax.archives.sen1floods11 import open_sen1floods11
 
-    return _open_rasters("sen1floods11", open_sen1floods11, location, options)
-
-
-def _open_rasters(kind: str, opener: Callable[..., Archive], location: str, options: OpenOptions) -> Archive:
-    archive = opener(
-        _located(f"{kind}:DIR", location),
-        modalities=options.modalities,
-        image_size=options.image_size,
-        resampling=options.resampling,
-    )
-    return random_subset(archive, options.samples, options.seed)
+    return _open_located("sen1floods11:DIR", open_sen1floods11, location, options)
 
 
 @register("tfds", "tfds:NAME[@DIR]  a data set of TensorFlow Datasets on disk, such as so2sat/all or eurosat/all")
 def _open_tfds(location: str, options: OpenOptions) -> Archive:
     from mmfl_jax.archives.tfds import Tfds
 
-    archive = Tfds(
-        _located("tfds:NAME@DIR", location),
+    return _open_located("tfds:NAME@DIR", Tfds, location, options)
+
+
+def _open_located(form: str, opener: Callable[..., Archive], location: str, options: OpenOptions) -> Archive:
+    """Open what is brought to a size by resampling, and take as many samples as are wanted."""
+    archive = opener(
+        _located(form, location),
         modalities=options.modalities,
         image_size=options.image_size,
         resampling=options.resampling,

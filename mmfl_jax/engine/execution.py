@@ -85,7 +85,7 @@ class Resident:
         )
 
     def run(
-        self, state: ServerState, cohort: Cohort, key: Array, following: Cohort | None = None
+        self, state: ServerState, cohort: Cohort, key: Array, following: Callable[[], Cohort] | None = None
     ) -> tuple[ServerState, dict[str, Array], Cost]:
         """Return the state after the round of ``cohort``, metrics and cost; nothing has to be read for the next."""
         plans, cost = self._plans(cohort)
@@ -168,7 +168,7 @@ class Streamed:
         self.compiled = self._wave.lower(state, data, plans, key).compile(_compiler_options(self.mesh))
 
     def run(
-        self, state: ServerState, cohort: Cohort, key: Array, following: Cohort | None = None
+        self, state: ServerState, cohort: Cohort, key: Array, following: Callable[[], Cohort] | None = None
     ) -> tuple[ServerState, dict[str, Array], Cost]:
         """Return the state after the round of ``cohort``, metrics and cost; ``device_waiting`` is a share of its time.
 
@@ -176,7 +176,7 @@ class Streamed:
           state: before the round.
           cohort: who takes part.
           key: of the run.
-          following: the next round's cohort, whose first wave is read while this round's last one trains.
+          following: tells the next round's cohort, whose first wave is read while this round's last one trains.
         """
         begin, waited = time.perf_counter(), 0.0
         loads = self._loads(cohort)
@@ -191,7 +191,8 @@ class Streamed:
             if further is not None:
                 pending = self._reader.submit(further)
             elif following is not None:
-                self._ahead.push(following, self._reader.submit(self._loads(following)[0]))
+                coming = following()
+                self._ahead.push(coming, self._reader.submit(self._loads(coming)[0]))
             state, wave = self.compiled(state, data, plans, key)
             sums = wave if sums is None else self._add(sums, wave)
             costs.append(cost)

@@ -128,9 +128,13 @@ class Evaluator:
         return {name: self.task.scores(truth, measured) for name, measured in found.items()}
 
     def measured(
-        self, params: Variables, stats: Variables, frozen: Variables | None = None
+        self,
+        params: Variables,
+        stats: Variables,
+        frozen: Variables | None = None,
+        sets: Sequence[tuple[str, ...]] | None = None,
     ) -> tuple[np.ndarray, dict[str, Measured]]:
-        """Return the targets, and by modality set what the task measures of all samples.
+        """Return the targets, and by modality set (all, or some) what the task measures of all samples.
 
         Of a batch nothing else is kept: never all answers of a task by pixel.
 
@@ -138,7 +142,7 @@ class Evaluator:
             Diverged: where answers are not finite.
         """
         variables = (params, stats, frozen or {})
-        sets = modality_sets(self.modalities)
+        sets = modality_sets(self.modalities) if sets is None else sets
         parts: dict[str, list[Measured]] = {set_name(s): [] for s in sets}
         targets = []
         for images, labels in self._batches():

@@ -50,9 +50,7 @@ class Scorer:
     def test(self, state: ServerState, archive: Archive | None = None) -> Scores:
         """Return the scores by modality set; :meth:`mmfl_jax.Simulation.evaluate` says of what."""
         if archive is None:
-            test = self._federation.test
-            self._own = self._own or self._evaluator(test, min(self._batch, len(test)))
-            evaluator = self._own
+            evaluator = self._of_test()
         else:
             _check_alike(self._federation.archive, archive)
             samples = np.arange(len(archive)) if archive.splits is None else np.flatnonzero(archive.splits == "test")
@@ -94,8 +92,8 @@ class Scorer:
 
     def test_tiles(self, state: ServerState) -> np.ndarray:
         """Return the share of right pixels of every test sample by all modalities; NaN without a label, ``[n]``."""
-        evaluator = self._own or self._evaluator(self._federation.test, min(self._batch, len(self._federation.test)))
-        _, found = evaluator.measured(*self._program.evaluation_variables(state), state.frozen)
+        evaluator, variables = self._of_test(), self._program.evaluation_variables(state)
+        _, found = evaluator.measured(*variables, state.frozen, sets=[self._held])
         rows = found[set_name(self._held)].rows
         return np.divide(
             rows["hits"], rows["labelled"], out=np.full(len(rows["hits"]), np.nan), where=rows["labelled"] > 0
@@ -135,6 +133,12 @@ class Scorer:
         mean = lambda rows, key: np.mean([row[key] for row in rows]).item()
         numbers = lambda row: [k for k, v in row.items() if isinstance(v, int | float)]
         return {name: {key: mean(rows, key) for key in numbers(rows[0])} for name, rows in found.items()}
+
+    def _of_test(self) -> Evaluator:
+        """Return what scores the federation's test samples; it is made once."""
+        test = self._federation.test
+        self._own = self._own or self._evaluator(test, min(self._batch, len(test)))
+        return self._own
 
     def _evaluator(
         self, samples: np.ndarray, batch_size: int, group: int | None = None, archive: Archive | None = None

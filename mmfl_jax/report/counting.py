@@ -7,8 +7,7 @@ import time
 from typing import Any
 
 from mmfl_jax.report.presentation import seconds_text
-
-HEARTBEAT = 60.0
+from mmfl_jax.report.terminal import HEARTBEAT
 
 
 class Counting:
