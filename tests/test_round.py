@@ -151,6 +151,7 @@ def test_streamed_equals_resident(monkeypatch):
         rows = [sim.run_round() for _ in range(2)]
         assert rows[0]["client_steps"] == resident._steps[0].sum() + resident._steps[1].sum()
     # The first wave of a round is read while the round before ends, and once.
+    streamed.execution._reader.shutdown()  # waits for the read that the last round began
     assert len(loads) == 2 * len(waves) + 1
     assert 0 <= rows[1]["device_waiting"] < 1
     assert_close(streamed.state, resident.state, 2e-5)
