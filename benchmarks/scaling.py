@@ -30,6 +30,7 @@ from mmfl_jax.archives.twin.statistics import COUNTRY_SEASONS, COUNTRY_SIZES
 from mmfl_jax.engine.plan import Planner, local_steps
 from mmfl_jax.federation.assignment import assign_modalities
 from mmfl_jax.federation.partition import Part, Parts
+from mmfl_jax.federation.placement import Placement
 
 # name: shapes of a sample, and the study's options. Local steps make up for a small model, so that a round of 32
 # clients takes long beside the round's own fixed milliseconds.
@@ -117,17 +118,17 @@ def padding_row(layout: str, sizes: list[int], chunk: int, devices: int) -> dict
     _, sets, held = assign_modalities(parts, ("s1", "s2"), "single", 0)
     steps = [local_steps(parts.sizes[held == i], 1, BATCH) for i in range(len(sets))]
     chunks = [min(chunk, len(s)) for s in steps]
-    plans, cost = Planner(steps, chunks, devices, [len(s) for s in steps]).lay([np.arange(len(s)) for s in steps])
-    busy = sum(plan.steps.max(axis=-1).sum(axis=-1) * size for plan, size in zip(plans, chunks))
+    placement = Placement.of(steps, steps, devices)
+    _, work = Planner(steps, chunks, placement, [len(s) for s in steps]).lay([np.arange(len(s)) for s in steps])
     return {
         "benchmark": "padding",
         "layout": layout,
         "clients": len(sizes),
         "chunk": chunk,
         "devices": devices,
-        "client_steps": cost["client_steps"],
-        "padding_waste": round(cost["padding_waste"], 4),
-        "device_waste": round(1 - cost["client_steps"] / (devices * int(busy.max())), 4),
+        "client_steps": work.steps,
+        "padding_waste": round(1 - work.steps / work.computed, 4),
+        "device_waste": round(1 - work.steps / (devices * work.longest), 4),
     }
 
 

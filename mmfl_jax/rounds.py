@@ -9,15 +9,13 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import NamedSharding
-from jax.sharding import PartitionSpec as P
 
-from mmfl_jax import costs, methods
+from mmfl_jax import cluster, costs, methods
 from mmfl_jax.archives.base import Archive
-from mmfl_jax.engine.data import group_data
+from mmfl_jax.engine.data import Samples
 from mmfl_jax.engine.execution import Cohort, Resident, Streamed
+from mmfl_jax.engine.mesh import client_mesh, own_devices, run_key
 from mmfl_jax.engine.plan import Planner, local_steps
-from mmfl_jax.engine.round import client_mesh
 from mmfl_jax.engine.state import ServerState, digest
 from mmfl_jax.errors import UserError
 from mmfl_jax.evaluation import Scorer
@@ -26,6 +24,7 @@ from mmfl_jax.federation.asynchronous import AsynchronousRound, Schedule
 from mmfl_jax.federation.clock import Clock
 from mmfl_jax.federation.federation import pooled
 from mmfl_jax.federation.participation import Participation
+from mmfl_jax.federation.placement import Placement
 from mmfl_jax.study import Study, sizes
 from mmfl_jax.study.build import (
     MakeModel,
@@ -64,6 +63,7 @@ class Rounds:
         check(study)
         self.study = study
         self.federation = federation or open_federation(study)
+        cluster.agree({"data": {"clients and samples": self.federation.digest()}} if cluster.several() else {})
         self._on_features = methods.find(study.method.method).on_features
         self.own_model = make_model is None
         algorithm = algorithm_of(study)
@@ -113,7 +113,9 @@ class Rounds:
         self._late = self._schedule().rounds() if algorithm.buffer else None
         self._played: list[AsynchronousRound] = []
         self.compile_seconds: float | None = None
-        self._scorer = Scorer(self.program, self.federation, self._clients, self.normalizer, self._on_features)
+        self._scorer = Scorer(
+            self.program, self.federation, self._clients, self.normalizer, self._on_features, self.placement, self.mesh
+        )
 
     def _output(self, state: ServerState) -> Any:
         """Return what a client's model of the first group answers to one batch of zeros."""
@@ -146,18 +148,21 @@ class Rounds:
 
     def _place_on_devices(self) -> None:
         study, federation = self.study, self._clients
-        found = jax.device_count()
-        if study.execution.devices > found:
-            raise UserError(
-                f"--devices {study.execution.devices}: this host has {found} {jax.default_backend()} device(s)"
-            )
-        self.mesh = client_mesh(study.execution.devices)
-        self.normalizer = normalizer_of(study, federation)
+        found, devices = jax.device_count(), study.execution.devices
+        if devices > found or (devices and devices < found and cluster.several()):
+            where = f"{jax.process_count()} processes have" if cluster.several() else "this host has"
+            whole = ", and all of them are used" if cluster.several() else ""
+            raise UserError(f"--devices {devices}: {where} {found} {jax.default_backend()} device(s){whole}")
+        self.mesh = client_mesh(devices)
+        #: The home device of every client.
+        self.placement = Placement.of(self._steps, [g.sizes for g in federation.groups], self.mesh.size)
+        own = own_devices(self.mesh)
+        self.normalizer = normalizer_of(study, federation, [own[homes.device] for homes in self.placement.groups])
         self._places = any(o.by_place for o in self.program.objectives)
-        host = group_data(
+        samples = Samples(
             federation,
             self.normalizer,
-            resident=not study.execution.stream_mb,
+            self.placement,
             places=self._places,
             calibration=study.method.logit_calibration,
             calibration_strength=study.method.calibration_strength,
@@ -166,13 +171,12 @@ class Rounds:
         most = list(self._participation.most)
         if buffer := self.program.algorithm.buffer:
             most = [min(buffer, len(g.ids)) for g in federation.groups]
-        planner = Planner(self._steps, self._chunk_sizes(most), self.mesh.size, most)
+        planner = Planner(self._steps, self._chunk_sizes(most), self.placement, most)
         self.execution: Resident | Streamed
         if study.execution.stream_mb:
-            budget = study.execution.stream_mb << 20
-            self.execution = Streamed(self.program, self.mesh, planner, host, federation, self.normalizer, budget)
+            self.execution = Streamed(self.program, self.mesh, planner, samples, study.execution.stream_mb << 20)
         else:
-            self.execution = Resident(self.program, self.mesh, planner, host)
+            self.execution = Resident(self.program, self.mesh, planner, samples)
 
     def _chunk_sizes(self, most: list[int]) -> list[int]:
         chosen, cohort = self.study.execution.chunk_size, min(sum(most), self._participation.largest)
@@ -192,8 +196,8 @@ class Rounds:
     def _initial_state(self, make: MakeModel) -> ServerState:
         model = make(tuple(self.federation.archive.modalities))
         places = len(self._clients.train) if self._places else 0
-        state = self.program.init(model, len(self.federation.archive.class_names), places)
-        return jax.device_put(state, NamedSharding(self.mesh, P()))
+        classes = len(self.federation.archive.class_names)
+        return self.program.init(model, classes, places, self.placement, self.mesh)
 
     @property
     def round_number(self) -> int:
@@ -204,7 +208,7 @@ class Rounds:
         """Compile the round, once."""
         if self.compile_seconds is None:
             begin = time.perf_counter()
-            self._key = jax.device_put(jax.random.key(self.study.training.seed), NamedSharding(self.mesh, P()))
+            self._key = run_key(self.mesh, self.study.training.seed)
             self.execution.compile(self.state, self.cohort(0), self._key)
             self.compile_seconds = time.perf_counter() - begin
 

@@ -13,7 +13,7 @@ from PIL import Image
 from mmfl_jax import Federation, archives
 from mmfl_jax.archives import scenes_names
 from mmfl_jax.archives.scenes_names import PUBLISHED, recognise, spaced
-from mmfl_jax.engine.data import Normalizer
+from mmfl_jax.engine.normalizer import Normalizer
 from mmfl_jax.errors import UserError
 from mmfl_jax.models import clip
 

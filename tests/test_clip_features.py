@@ -16,7 +16,7 @@ from PIL import Image
 from test_archives_scenes import pixels, write
 
 from mmfl_jax import Federation, archives
-from mmfl_jax.engine.data import Normalizer
+from mmfl_jax.engine.normalizer import Normalizer
 from mmfl_jax.errors import UserError
 from mmfl_jax.models import clip
 from mmfl_jax.models.clip import features as module

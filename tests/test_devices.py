@@ -4,51 +4,73 @@ import pytest
 from devices import run_on_devices
 
 SCRIPT = """
+import dataclasses, pathlib, tempfile
 import jax, numpy as np
 from federations import ragged_federation, simulation
-from test_round import assert_close
-from mmfl_jax.engine.round import AXIS, keep, train_device
+from test_round import assert_close, in_order
+from mmfl_jax.engine.mesh import AXIS
+from mmfl_jax.engine.round import state_specs, train_device
 from mmfl_jax.engine.server import finish
+from mmfl_jax.runs.checkpoints import Checkpoints
 
 assert jax.device_count() == 8
-SIZES = [1, 3, 17, 300, 8, 40, 5, 2, 60, 9, 12]
+SIZES = [6, 7, 17, 300, 8, 40, 5, 9, 60, 9, 12]  # of clients of one sample, norms make chaos
 HELD = {held}
 federation = ragged_federation(SIZES, (HELD * len(SIZES))[: len(SIZES)])
-options = dict(method="mf+fw+mim", private="norm", chunk_size={chunk})
+options = dict(method="mf+fw+mim", private="norm", chunk_size={chunk}, stream_mb={stream})
 one = simulation(federation, devices=1, **options)
 eight = simulation(federation, devices=8, **options)
 assert eight.mesh.size == 8
+if not {stream}:  # each device has its own clients, and nobody else's
+    for data in eight.execution.data:
+        assert all(not x.sharding.is_fully_replicated for x in jax.tree.leaves(data))
+    assert sum(int((data.sizes > 0).sum()) for data in eight.execution.data) == len(SIZES)
 if {pmap}:
     members = eight.cohort(0).members
     plans, _ = eight.execution.planner.lay(members)
     most = tuple(eight.execution.planner.most)
     assert (sum(plan.chunks for plan in plans) > 0).all()  # every device has somebody to train
-    state = jax.tree.map(np.array, one.state)
+    each = lambda tree: jax.tree.map(lambda x: np.asarray(x).reshape(8, -1, *x.shape[1:]), tree)
+    state = jax.tree.map(np.array, eight.state)
+    parts = dataclasses.replace(state, clients=each(state.clients))
+    mapped = dataclasses.replace(jax.tree.map(lambda _: None, state_specs()), clients=0)
     key = jax.random.fold_in(jax.random.key(0), 0)
     device = jax.pmap(
         lambda state, data, plans, key: train_device(eight.program, state, data, plans, key, most),
         axis_name=AXIS,
-        in_axes=(None, None, 0, None),
+        in_axes=(mapped, 0, 0, None),
     )
-    kept, sums = device(state, jax.device_get(eight.execution.data), plans, key)
+    kept, sums = device(parts, each(jax.device_get(eight.execution.data)), plans, key)
     sums = jax.tree.map(lambda x: x[0], jax.device_get(sums))
     mapped, _ = finish(eight.program, jax.tree.map(jax.numpy.asarray, state), sums, jax.random.key(0))
-    import dataclasses
-    clients = keep(jax.tree.map(jax.numpy.asarray, state), plans, jax.device_get(kept))
-    mapped = dataclasses.replace(mapped, clients=clients)
-row = one.run_round()
-assert eight.run_round()["client_steps"] == row["client_steps"] == sum(-(-n // 16) for n in SIZES)
-assert_close(eight.state, one.state)
-if {pmap}:
-    assert_close(mapped, one.state)
+    flat = jax.tree.map(lambda x: np.asarray(x).reshape(-1, *x.shape[2:]), kept)
+    mapped = dataclasses.replace(mapped, clients=flat)
+for number in range(2):
+    row, alone = eight.run_round(), one.run_round()
+    assert row["client_steps"] == alone["client_steps"] == sum(-(-n // 16) for n in SIZES)
+    assert row["imbalance"] > 1 > row["idle_devices"] > 0
+    if {pmap} and not number:
+        assert_close(mapped, jax.device_get(eight.state))
+    assert_close(in_order(eight), in_order(one), (1e-5, 1e-4)[number])
+for clients in zip(eight.evaluate_clients(), one.evaluate_clients()):  # what each keeps is found at its home
+    assert clients[0] == clients[1]
+folder = pathlib.Path(tempfile.mkdtemp())
+saving = Checkpoints(folder, eight.placement)
+saving.save(2, eight.state, 0.0)
+saving.close()
+for devices in (1, 3, 4, 8):  # what clients kept goes back to any number of devices
+    fewer = eight if devices == 8 else simulation(federation, devices=devices, **options)
+    number, fewer.state = Checkpoints(folder, fewer.placement, read_only=True).restore(fewer.state)
+    jax.tree.map(np.testing.assert_array_equal, in_order(fewer), in_order(eight))
+    assert number == fewer.round_number == 2
 print("equal")
 """
 
 
 @pytest.mark.parametrize(
-    ("held", "chunk", "pmap"),
-    [([("s1",), ("s2",)], 1, True), ([("s1",), ("s1", "s2")], 2, False)],
-    ids=["single, pmap", "mixed"],
+    ("held", "chunk", "pmap", "stream"),
+    [([("s1",), ("s2",)], 1, True, 0), ([("s1",), ("s1", "s2")], 2, False, 0), ([("s1",), ("s2",)], 2, False, 1)],
+    ids=["single, pmap", "mixed", "streamed"],
 )
-def test_eight_devices_equal_one(held, chunk, pmap):
-    assert run_on_devices(8, SCRIPT.format(held=held, chunk=chunk, pmap=pmap)) == "equal"
+def test_eight_devices_equal_one(held, chunk, pmap, stream):
+    assert run_on_devices(8, SCRIPT.format(held=held, chunk=chunk, pmap=pmap, stream=stream)) == "equal"

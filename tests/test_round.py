@@ -1,5 +1,6 @@
 """One round equals the Python-loop reference, however its clients are laid out."""
 
+import dataclasses
 import re
 
 import jax
@@ -9,10 +10,12 @@ import pytest
 from federations import ragged_federation, simulation
 
 from mmfl_jax.engine.client import Facts
-from mmfl_jax.engine.plan import Planner
+from mmfl_jax.engine.data import Samples
+from mmfl_jax.engine.mesh import AXIS
 from mmfl_jax.engine.reference import _steps_of, reference_round
-from mmfl_jax.engine.round import AXIS, finite, keep, make_round, train_device
+from mmfl_jax.engine.round import finite, make_round, train_device
 from mmfl_jax.engine.server import finish
+from mmfl_jax.federation.placement import Placement
 
 SIZES = [1, 3, 17, 1000, 8, 40]
 SINGLE = [("s1",), ("s2",), ("s1",), ("s2",), ("s2",), ("s1",)]
@@ -29,11 +32,19 @@ def reference_state(sim, rounds=1):
 
 
 def host(sim):
-    from mmfl_jax.engine.data import group_data
+    """Return the samples of a simulation as one device holds them."""
+    placement = Placement.of(sim._steps, [group.sizes for group in sim._clients.groups], 1)
+    calibration = sim.study.method.logit_calibration
+    samples = Samples(sim._clients, sim.normalizer, placement, places=sim._places, calibration=calibration)
+    return jax.device_put(samples.resident(0))
 
-    return jax.device_put(
-        group_data(sim._clients, sim.normalizer, places=sim._places, calibration=sim.study.method.logit_calibration)
-    )
+
+def in_order(sim):
+    """Return a simulation's state in host memory, what clients keep in the order of the federation."""
+    state = jax.device_get(sim.state)
+    rows = [homes.positions for homes in sim.placement.groups]
+    clients = [jax.tree.map(lambda v, r=r: v[r], kept) for r, kept in zip(rows, state.clients)]
+    return dataclasses.replace(state, clients=tuple(clients))
 
 
 def assert_close(state, expected, relative=1e-5):
@@ -170,7 +181,7 @@ def test_pmap_runs_the_same_round():
     )
     kept, sums = device(sim.state, sim.execution.data, plans, key)
     state, _ = finish(sim.program, sim.state, jax.tree.map(lambda x: x[0], sums), jax.random.key(0))
-    assert jax.tree.leaves(keep(sim.state, plans, kept)) == []
+    assert jax.tree.leaves(kept) == []
     sim.run_round()
     assert_close(state, sim.state)
 
@@ -242,18 +253,3 @@ def test_memory_does_not_grow_with_the_cohort():
     small, large = temporary_bytes(4), temporary_bytes(64)
     # A few integers a client (its place in the plan) are all that may be added.
     assert large - small < 60 * 64
-
-
-def test_planner_counts_the_padding_it_makes():
-    planner = Planner([np.array([10, 1, 5, 4])], [2], devices=1, most=[4])
-    (plan,), cost = planner.lay([np.arange(4)])
-    assert plan.clients[0].tolist() == [[0, 2], [3, 1]]
-    assert plan.steps[0].tolist() == [[10, 5], [4, 1]]
-    assert cost["padding_waste"] == pytest.approx(1 - 20 / 28)
-
-
-def test_planner_balances_devices_longest_first():
-    planner = Planner([np.array([9, 5, 4, 1])], [1], devices=2, most=[4])
-    (plan,), _ = planner.lay([np.arange(4)])
-    assert [plan.steps[d].sum() for d in range(2)] == [10, 9]
-    assert plan.chunks.sum() == 4

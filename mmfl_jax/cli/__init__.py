@@ -7,7 +7,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 from mmfl_jax.cli.archives import prepare
 from mmfl_jax.cli.arguments import parse
@@ -59,8 +59,20 @@ def _dispatch(arguments: list[str]) -> None:
         raise UserError(f"command {command!r} is unknown; one of {', '.join([*STUDY_COMMANDS, *COMMANDS])}")
 
 
+def _leave(line: str, code: int) -> NoReturn:
+    from mmfl_jax import cluster
+
+    if cluster.several():
+        cluster.leave(line, code)
+    say(line)
+    sys.exit(code)
+
+
 def _one_line(message: Warning | str, *place: Any, **more: Any) -> None:
-    say(str(message))
+    from mmfl_jax import cluster
+
+    if cluster.leads():
+        say(str(message))
 
 
 def _of_main_thread(*error: Any) -> None:
@@ -92,8 +104,6 @@ def main(arguments: list[str] | None = None) -> Any:
     except (UserError, OSError) as error:
         if debug:
             raise
-        say(str(error))
-        sys.exit(2)
+        _leave(str(error), 2)
     except Stopped as stop:
-        say(str(stop))
-        sys.exit(128 + stop.signal)
+        _leave(str(stop), 128 + stop.signal)

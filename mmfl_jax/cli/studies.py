@@ -11,7 +11,7 @@ from tyro.conf import OmitArgPrefixes, UseAppendAction
 from mmfl_jax.cli.arguments import parse
 from mmfl_jax.cli.streams import say
 from mmfl_jax.errors import UserError
-from mmfl_jax.options import Positive, options
+from mmfl_jax.options import Count, Positive, options
 from mmfl_jax.study import Study, load_study
 
 
@@ -30,6 +30,14 @@ class Run:
     """Run the two bounds too: all samples in one place (centralized), and each client alone (local)."""
     tensorboard: bool = False
     """Write TensorBoard files into the run directory."""
+    coordinator: str = ""
+    """HOST:PORT of process 0, where several hosts run one study; not needed where JAX knows the cluster."""
+    processes: Count = 0
+    """How many processes run the study, with --coordinator."""
+    process_id: int = -1
+    """Which of them this is, from 0, with --coordinator."""
+    join_timeout: Positive = 300
+    """Seconds to wait for the other processes at the start."""
     compilation_cache: Path | None = None
     """Keep compiled rounds in this directory, for the next run; on a CPU they then do without oneDNN's convolutions."""
 
@@ -42,7 +50,7 @@ def run(reference: str, arguments: list[str]) -> None:
     given = {name for name, value in study.flat().items() if value != before[name]}
     import jax
 
-    from mmfl_jax import commands
+    from mmfl_jax import cluster, commands
     from mmfl_jax.files import writing
     from mmfl_jax.rounds import Rounds
     from mmfl_jax.runs import directory
@@ -50,33 +58,56 @@ def run(reference: str, arguments: list[str]) -> None:
     from mmfl_jax.study.unused import unused
 
     check(study)
-    _make_devices(study.execution.devices)
+    _make_devices(-(-study.execution.devices // max(chosen.processes, 1)))
+    cluster.join(chosen.coordinator, chosen.processes, chosen.process_id, chosen.join_timeout)
+    _check_several(chosen)
     if chosen.resume and chosen.run_dir is None:
         raise UserError("--resume needs --run-dir, the directory of the run to continue")
     run_dir = chosen.run_dir or directory.fresh_run_dir(study)
-    directory.check(run_dir, study, chosen.resume)  # refuse before the archive is read
+    if cluster.leads():
+        directory.check(run_dir, study, chosen.resume)  # refuse before the archive is read
     if chosen.compilation_cache is not None:
         with writing(chosen.compilation_cache):
             chosen.compilation_cache.mkdir(parents=True, exist_ok=True)
         jax.config.update("jax_compilation_cache_dir", str(chosen.compilation_cache))
     simulation = Rounds(study)
-    for line in unused(study, simulation.federation.archive, given):
+    for line in unused(study, simulation.federation.archive, given) if cluster.leads() else ():
         say(line)
+    quiet = chosen.quiet or not cluster.leads()
     summary = commands.run(
         simulation,
         run_dir,
         resume=chosen.resume,
-        quiet=chosen.quiet,
-        tensorboard=chosen.tensorboard,
+        quiet=quiet,
+        tensorboard=chosen.tensorboard and cluster.leads(),
         bounds=chosen.bounds,
+        write_report=cluster.leads(),
     )
-    if not chosen.quiet:
+    if not quiet:
         from rich.console import Console
 
         from mmfl_jax.report import result_table
 
         Console().print(result_table(summary))
         print(f"report: {run_dir / 'report.html'}")
+
+
+def _check_several(chosen: Run) -> None:
+    """Raise UserError where several processes cannot do what is asked, or are not asked for the same."""
+    from mmfl_jax import cluster
+    from mmfl_jax.runs import versions
+
+    if not cluster.several():
+        return
+    if chosen.bounds:
+        raise UserError("--bounds runs on one host only; run it after the run, with --resume, in one process")
+    if chosen.run_dir is None:
+        raise UserError(
+            "--run-dir is needed where several processes run one study: a directory on a disk that all share"
+        )
+    same = {name: value for name, value in versions().items() if name not in ("platform", "device")}
+    here = {"--run-dir": str(chosen.run_dir), "--resume": chosen.resume}
+    cluster.agree({"options": {**chosen.study.flat(), **here}, "versions": same})
 
 
 def _make_devices(devices: int) -> None:

@@ -1,189 +1,120 @@
-"""From archive to device: normalised images, 0/1 labels, the samples of each group client after client."""
+"""From archive to devices: the samples of each client at its home, client after client."""
 
 from __future__ import annotations
 
 import dataclasses
-import warnings
-from collections.abc import Mapping
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
-from mmfl_jax.archives.base import Archive, ModalitySpec
 from mmfl_jax.engine.batches import GroupData
-from mmfl_jax.errors import UserError
+from mmfl_jax.engine.normalizer import Normalizer
 from mmfl_jax.federation import Federation
-from mmfl_jax.federation.federation import Group
-from mmfl_jax.federation.ragged import row_numbers
+from mmfl_jax.federation.placement import Placement
+from mmfl_jax.federation.ragged import positions
 from mmfl_jax.objectives.calibration import calibration_offsets
 from mmfl_jax.tasks import task_of
 
-# Samples read at once: bounds the host's memory beside the result.
-_READ = 512
-# Clients that a warning names.
-_NAMED = 3
 
-
-@dataclasses.dataclass(frozen=True)
-class Normalizer:
-    """Bring raw images to zero mean and unit variance by channel; missing values (NaN) become 0, the mean.
-
-    Attributes:
-      mean: ``[channels]`` by modality, float32.
-      std: ``[channels]`` by modality, float32.
-      dtype: of the result: float32, or bfloat16 where the model computes in it.
-    """
-
-    mean: Mapping[str, np.ndarray]
-    std: Mapping[str, np.ndarray]
-    dtype: np.dtype = dataclasses.field(default_factory=lambda: np.dtype(np.float32))
-
-    @classmethod
-    def of(cls, federation: Federation, dtype: np.dtype | None = None) -> Normalizer:
-        """Return the archive's published statistics, or else those of the training samples.
-
-        Moments are sums over clients, so that a real federation can pool them without showing an image; a client
-        whose moments are not finite, or far beyond the others', is left out of them with a warning.
-
-        Raises:
-          UserError: for a channel in which no training sample has a finite value.
-        """
-        mean, std = {}, {}
-        for m, spec in federation.archive.modalities.items():
-            if spec.mean is not None and spec.std is not None:
-                mean[m], std[m] = np.asarray(spec.mean, np.float32), np.asarray(spec.std, np.float32)
-            else:
-                mean[m], std[m] = _training_moments(federation, m, spec)
-        return cls(mean, std, np.dtype(np.float32) if dtype is None else np.dtype(dtype))
-
-    def read(self, archive: Archive, modality: str, samples: np.ndarray) -> np.ndarray:
-        """Return ``[len(samples), *shape]``, normalised."""
-        out = np.empty((len(samples), *archive.modalities[modality].shape), self.dtype)
-        for i in range(0, len(samples), _READ):
-            out[i : i + _READ] = self.apply(modality, archive.read(modality, samples[i : i + _READ]))
-        return out
-
-    def apply(self, modality: str, raw: np.ndarray) -> np.ndarray:
-        """Return raw images ``[..., channels]`` normalised, float32."""
-        return np.nan_to_num((raw - self.mean[modality]) / self.std[modality], nan=0.0)
-
-
-def _training_moments(federation: Federation, modality: str, spec: ModalitySpec) -> tuple[np.ndarray, np.ndarray]:
-    # A modality that no client holds is only seen in tests: every training sample then stands for it.
-    groups = [group for group in federation.groups if modality in group.modalities] or list(federation.groups)
-    count, total, squares = _client_moments(federation, groups, modality, spec)
-    if (without := count.sum(axis=1) == 0).any():
-        who = _named(groups, without)
-        raise UserError(f"modality {modality}: clients hold it without any value of it, and must not: {who}")
-    kept = _trusted(count, total, squares)
-    if not kept.all():
-        warnings.warn(
-            f"modality {modality}: clients with values that are infinite or over ten times the others' are left out of "
-            f"the statistics that all images are normalised by, yet train on: {_named(groups, ~kept)}",
-            stacklevel=3,
-        )
-    count, total, squares = (values[kept].sum(axis=0) for values in (count, total, squares))
-    if not count.all():
-        channel = spec.channels[int(count.argmin())]
-        raise UserError(
-            f"modality {modality}, channel {channel}: no training sample has a finite value; leave the modality out"
-        )
-    mean = total / count
-    std = np.sqrt(np.maximum(squares / count - mean**2, 0))
-    # A constant channel stays constant instead of becoming NaN.
-    return mean.astype(np.float32), np.where(std > 1e-12, std, 1).astype(np.float32)
-
-
-def _named(groups: list[Group], which: np.ndarray) -> str:
-    names = [name for group in groups for name in group.names]
-    ids = np.flatnonzero(which).tolist()
-    more = f" and {len(ids) - _NAMED} more" if len(ids) > _NAMED else ""
-    return f"{', '.join(names[i] for i in ids[:_NAMED])}{more} ({len(ids)} of {len(names)})"
-
-
-def _client_moments(
-    federation: Federation, groups: list[Group], modality: str, spec: ModalitySpec
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return ``[clients, channels]`` of the groups' clients: the number of values, their sum, and that of squares."""
-    samples = np.concatenate([group.samples for group in groups])
-    begins = np.cumsum([0, *(len(group.ids) for group in groups)])
-    owners = np.concatenate([begin + row_numbers(group.offsets) for begin, group in zip(begins, groups)])
-    count, total, squares = np.zeros((3, begins[-1], spec.shape[-1]))
-    for i in range(0, len(samples), _READ):
-        owner = owners[i : i + _READ]
-        raw = federation.archive.read(modality, samples[i : i + _READ])
-        raw = raw.reshape(len(owner), -1, spec.shape[-1]).astype(np.float64)
-        there = ~np.isnan(raw)
-        # Infinite values make infinite sums, which tell whose they are.
-        with np.errstate(invalid="ignore"):
-            np.add.at(count, owner, there.sum(axis=1))
-            np.add.at(total, owner, np.where(there, raw, 0).sum(axis=1))
-            np.add.at(squares, owner, np.where(there, raw * raw, 0).sum(axis=1))
-    return count, total, squares
-
-
-def _trusted(count: np.ndarray, total: np.ndarray, squares: np.ndarray) -> np.ndarray:
-    """Return ``[clients]`` whose moments are pooled: finite, and in no channel far larger than the others'.
-
-    Far larger is a root mean square over ten times the clients' median, where that is also beyond five median
-    deviations of its logarithm, so that channels that differ much between honest owners (heights, snow) stay.
-    Two clients cannot tell which of them is wrong.
-    """
-    kept = np.isfinite(total).all(axis=1) & np.isfinite(squares).all(axis=1)
-    if kept.sum() < 3:
-        return kept
-    with np.errstate(divide="ignore", invalid="ignore"):
-        size = np.log(squares / count) / 2
-    size[~(kept[:, None] & np.isfinite(size))] = np.nan  # no value, or nothing but zeros
-    for values in size.T:
-        if np.isfinite(values).any():
-            above = values - np.nanmedian(values)
-            kept &= ~(above > max(np.log(10), 5 * np.nanmedian(np.abs(above))))
-    return kept
-
-
-def group_data(
-    federation: Federation,
-    normalizer: Normalizer,
-    *,
-    resident: bool = True,
-    places: bool = False,
-    calibration: str = "none",
-    calibration_strength: float = 1.0,
-    attack: np.ndarray | None = None,
-) -> tuple[GroupData, ...]:
-    """Return the samples of every group, as NumPy arrays.
+class Samples:
+    """Lay out what devices hold of a federation, in host memory.
 
     Args:
       federation: the clients.
       normalizer: of their images.
-      resident: False leaves images and labels empty, to be read wave by wave.
+      placement: the home device of every client.
       places: whether the relay has a slot for every place.
       calibration: of client logits (:func:`mmfl_jax.objectives.calibration.calibration_offsets`).
       calibration_strength: of it.
       attack: ``[clients]`` what each client's change is multiplied with; None where all are honest.
     """
-    archive, task = federation.archive, task_of(federation.archive)
-    counts = [federation.label_counts(group) for group in federation.groups]
-    totals = np.sum([c.sum(axis=0) for c in counts], axis=0)
-    out = []
-    for group, count in zip(federation.groups, counts):
-        offsets = None
-        if calibration != "none":
-            offset = calibration_offsets(
-                calibration, task, jnp.asarray(count), jnp.asarray(totals), calibration_strength
-            )
-            offsets = np.asarray(offset)
-        out.append(
-            GroupData(
-                images={m: normalizer.read(archive, m, group.samples) for m in group.modalities if resident},
-                labels=task.encode(federation.labels(group, slice(None if resident else 0))),
-                places=federation.slots(group).astype(np.int32) if places else None,
-                begins=group.offsets[:-1].astype(np.int32),
-                sizes=group.sizes.astype(np.int32),
-                ids=group.ids.astype(np.int32),
-                offsets=offsets,
-                attack=None if attack is None else attack[group.ids].astype(np.float32),
-            )
+
+    def __init__(
+        self,
+        federation: Federation,
+        normalizer: Normalizer,
+        placement: Placement,
+        *,
+        places: bool = False,
+        calibration: str = "none",
+        calibration_strength: float = 1.0,
+        attack: np.ndarray | None = None,
+    ):
+        self.federation, self.normalizer, self.placement, self._attack = federation, normalizer, placement, attack
+        self._task = task_of(federation.archive)
+        self._places = [federation.slots(g).astype(np.int32) if places else None for g in federation.groups]
+        self._offsets = self._calibrated(calibration, calibration_strength)
+
+    def _calibrated(self, calibration: str, strength: float) -> list[np.ndarray | None]:
+        if calibration == "none":
+            return [None] * len(self.federation.groups)
+        counts = [self.federation.label_counts(group) for group in self.federation.groups]
+        totals = jnp.asarray(np.sum([c.sum(axis=0) for c in counts], axis=0))
+        offsets = [calibration_offsets(calibration, self._task, jnp.asarray(c), totals, strength) for c in counts]
+        return [np.asarray(offset) for offset in offsets]
+
+    def most(self, group: int) -> int:
+        """Return the samples of a group that the fullest device is the home of."""
+        homes, sizes = self.placement.groups[group], self.federation.groups[group].sizes
+        return int(np.bincount(homes.device, sizes, homes.devices).max(initial=0))
+
+    def resident(self, device: int) -> tuple[GroupData, ...]:
+        """Return all that a device holds of its clients, a group an entry."""
+        homes = self.placement.groups
+        return tuple(
+            dataclasses.replace(table, **self.samples(g, device, homes[g].clients(device), self.most(g)))
+            for g, table in enumerate(self.tables(device))
         )
-    return tuple(out)
+
+    def tables(self, device: int) -> tuple[GroupData, ...]:
+        """Return what a device knows of its clients, a group an entry, without any sample."""
+        return tuple(self._table(g, device) for g in range(len(self.federation.groups)))
+
+    def _table(self, group: int, device: int) -> GroupData:
+        clients, homes = self.federation.groups[group], self.placement.groups[group]
+        own = homes.clients(device)
+
+        def rows(values: np.ndarray, dtype: Any = np.int32) -> np.ndarray:
+            return filled(values[own].astype(dtype, copy=False), homes.rows)
+
+        offsets = self._offsets[group]
+        return GroupData(
+            **self.samples(group, device, own[:0], 0),
+            sizes=rows(clients.sizes),
+            ids=rows(clients.ids),
+            offsets=None if offsets is None else rows(offsets, offsets.dtype),
+            attack=None if self._attack is None else rows(self._attack[clients.ids], np.float32),
+        )
+
+    def samples(self, group: int, device: int, chosen: np.ndarray, capacity: int) -> dict[str, Any]:
+        """Return the fields of :class:`GroupData` that hold samples, of some clients of a device.
+
+        Args:
+          group: of the clients.
+          device: their home; others among them are passed over.
+          chosen: ``[n]`` numbers within the group.
+          capacity: samples to make room for.
+        """
+        clients, homes = self.federation.groups[group], self.placement.groups[group]
+        own = chosen[homes.device[chosen] == device]
+        rows = positions(clients.offsets, own)
+        begins = np.zeros(homes.rows, np.int32)
+        begins[homes.row[own]] = np.cumsum(clients.sizes[own]) - clients.sizes[own]
+        archive, places = self.federation.archive, self._places[group]
+        read = lambda m: self.normalizer.read(archive, m, clients.samples[rows])
+        return {
+            "images": {m: filled(read(m), capacity) for m in clients.modalities},
+            "labels": filled(self._task.encode(self.federation.labels(clients, rows)), capacity),
+            "places": None if places is None else filled(places[rows], capacity),
+            "begins": begins,
+        }
+
+
+def filled(values: np.ndarray, length: int) -> np.ndarray:
+    """Return ``[length, ...]``: the values, then zeros; the values themselves where that is all."""
+    if len(values) == length:
+        return values
+    out = np.zeros((length, *values.shape[1:]), values.dtype)
+    out[: len(values)] = values
+    return out

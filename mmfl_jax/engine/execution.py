@@ -12,22 +12,21 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
+from jax.sharding import Mesh
 
-from mmfl_jax.engine.batches import GroupData, Placed
-from mmfl_jax.engine.data import Normalizer
-from mmfl_jax.engine.plan import GroupPlan, Planner
+from mmfl_jax.engine.batches import GroupData
+from mmfl_jax.engine.data import Samples
+from mmfl_jax.engine.mesh import put_parts
+from mmfl_jax.engine.plan import GroupPlan, Planner, Work
 from mmfl_jax.engine.program import Program
-from mmfl_jax.engine.round import AXIS, make_round, train_cohort
+from mmfl_jax.engine.round import make_round, train_cohort
 from mmfl_jax.engine.server import finish
 from mmfl_jax.engine.state import ServerState
-from mmfl_jax.federation import Federation
 
 Array = jax.Array
 Members = list[np.ndarray]
 Cost = dict[str, Any]
-Load = tuple[tuple[GroupData, ...], tuple[GroupPlan, ...], Cost]
+Load = tuple[tuple[GroupData, ...], tuple[GroupPlan, ...], Work]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,12 +67,12 @@ class Resident:
       program: what is computed.
       mesh: the devices.
       planner: lays cohorts into chunks.
-      data: the samples of every group, in host memory.
+      samples: the samples of every group.
     """
 
-    def __init__(self, program: Program, mesh: Mesh, planner: Planner, data: tuple[GroupData, ...]):
+    def __init__(self, program: Program, mesh: Mesh, planner: Planner, samples: Samples):
         self.mesh, self.planner = mesh, planner
-        self.data = jax.device_put(data, NamedSharding(mesh, P()))
+        self.data: tuple[GroupData, ...] = put_parts(mesh, samples.resident)
         self._round = make_round(program, mesh, tuple(planner.most))
         self.compiled: Any = None
         self._laid: tuple[Cohort, tuple[GroupPlan, ...], Cost] | None = None
@@ -95,8 +94,8 @@ class Resident:
     def _plans(self, cohort: Cohort) -> tuple[tuple[GroupPlan, ...], Cost]:
         # Where everybody takes part, one round's plan is the next one's.
         if self._laid is None or not cohort.same(self._laid[0]):
-            plans, cost = self.planner.lay(cohort.members, cohort.steps, cohort.delays)
-            self._laid = cohort, jax.device_put(plans, NamedSharding(self.mesh, P(AXIS))), cost
+            plans, work = self.planner.lay(cohort.members, cohort.steps, cohort.delays)
+            self._laid = cohort, put_plans(self.mesh, plans), work.metrics()
         return self._laid[1:]
 
     def example(self, group: int) -> GroupData:
@@ -122,33 +121,28 @@ class _Ahead:
         return held[1]
 
 
+def put_plans(mesh: Mesh, plans: tuple[GroupPlan, ...]) -> tuple[GroupPlan, ...]:
+    """Return plans with each device's part on it."""
+    return put_parts(mesh, lambda device: jax.tree.map(lambda x: x[device : device + 1], plans))
+
+
 class Streamed:
-    """Run rounds in waves of clients: the host reads the next wave while the device trains this one.
+    """Run rounds in waves of clients: the host reads the next wave while the devices train this one.
 
     Args:
       program: what is computed.
       mesh: the devices.
       planner: lays waves into chunks.
-      data: the samples of every group without images and labels, in host memory.
-      federation: gives the sample indices.
-      normalizer: reads images.
+      samples: the samples of every group.
       budget: bytes of images on a device at once; a client that is larger alone has its way.
     """
 
-    def __init__(
-        self,
-        program: Program,
-        mesh: Mesh,
-        planner: Planner,
-        data: tuple[GroupData, ...],
-        federation: Federation,
-        normalizer: Normalizer,
-        budget: int,
-    ):
-        self.mesh, self.planner, self.data = mesh, planner, data
-        self.federation, self.normalizer, self._task = federation, normalizer, program.task
-        # Two waves are on the device at once: the one that trains and the one that arrives.
-        self.capacity = [self._capacity(g, budget // (2 * len(data))) for g in range(len(data))]
+    def __init__(self, program: Program, mesh: Mesh, planner: Planner, samples: Samples, budget: int):
+        self.mesh, self.planner, self.samples = mesh, planner, samples
+        # Two waves are on a device at once: the one that trains and the one that arrives.
+        groups = samples.federation.groups
+        self.capacity = [self._capacity(g, budget // (2 * len(groups))) for g in range(len(groups))]
+        self._tables: tuple[GroupData, ...] = put_parts(mesh, samples.tables)
         self._wave = jax.jit(functools.partial(train_cohort, program, mesh, tuple(planner.most)))
         self._finish = jax.jit(functools.partial(finish, program), donate_argnums=0)
         self._add = jax.jit(lambda a, b: jax.tree.map(lambda x, y: x + y, a, b), donate_argnums=(0,))
@@ -157,14 +151,16 @@ class Streamed:
         self._ahead = _Ahead()
 
     def _capacity(self, group: int, budget: int) -> int:
-        shapes = [self.federation.archive.modalities[m].shape for m in self.federation.groups[group].modalities]
-        sample = sum(int(np.prod(shape)) for shape in shapes) * self.normalizer.dtype.itemsize
-        return max(budget // sample, int(self.data[group].sizes.max()))
+        federation, itemsize = self.samples.federation, self.samples.normalizer.dtype.itemsize
+        clients = federation.groups[group]
+        shapes = [federation.archive.modalities[m].shape for m in clients.modalities]
+        sample = sum(int(np.prod(shape)) for shape in shapes) * itemsize
+        return max(budget // sample, int(clients.sizes.max()))
 
     def compile(self, state: ServerState, cohort: Cohort, key: Array) -> None:
         """Compile for these shapes; every later wave has the same."""
         one = cohort.part([np.arange(len(m))[:1] for m in cohort.members])
-        data, plans, _ = self._load(one, [0] * len(one.members))
+        data, plans, _ = self._load(one, [np.arange(len(m)) for m in one.members])
         self.compiled = self._wave.lower(state, data, plans, key).compile(_compiler_options(self.mesh))
 
     def run(
@@ -181,12 +177,11 @@ class Streamed:
         begin, waited = time.perf_counter(), 0.0
         loads = self._loads(cohort)
         pending = self._ahead.pop(cohort) or self._reader.submit(loads[0])
-        costs: list[Cost] = []
-        sums = None
+        sums, done = None, None
         for further in [*loads[1:], None]:
             jax.block_until_ready(sums)  # the wave before leaves the device before another one is read
             free = time.perf_counter()
-            data, plans, cost = pending.result()
+            data, plans, work = pending.result()
             waited += time.perf_counter() - free
             if further is not None:
                 pending = self._reader.submit(further)
@@ -195,66 +190,46 @@ class Streamed:
                 self._ahead.push(coming, self._reader.submit(self._loads(coming)[0]))
             state, wave = self.compiled(state, data, plans, key)
             sums = wave if sums is None else self._add(sums, wave)
-            costs.append(cost)
+            done = work if done is None else work.after(done)
         state, metrics = self._finish(state, sums, key)
-        steps = sum(c["client_steps"] for c in costs)
-        paid = max(1, sum(c["client_steps"] / (1 - c["padding_waste"]) for c in costs))
-        total = {"clients": sum(c["clients"] for c in costs), "client_steps": steps}
+        assert done is not None
         jax.block_until_ready(state)
         waiting = waited / max(time.perf_counter() - begin, 1e-9)
-        return state, metrics, {**total, "padding_waste": 1 - steps / paid, "device_waiting": waiting}
+        return state, metrics, {**done.metrics(), "device_waiting": waiting}
 
     def _loads(self, cohort: Cohort) -> list[Callable[[], Load]]:
         """Return what reads each wave of a cohort."""
-        waves = list(self._waves(cohort.members))
-        first = [[int(places[0]) if len(places) else 0 for places in wave] for wave in waves]
-        return [functools.partial(self._load, cohort.part(wave), begin) for wave, begin in zip(waves, first)]
+        return [functools.partial(self._load, cohort.part(wave), wave) for wave in self._waves(cohort.members)]
 
     def _waves(self, members: Members) -> Iterator[Members]:
-        """Yield the cohort in waves, places of each group's members, each within every group's capacity."""
-        queues = []
-        for group, chosen in enumerate(members):
-            filled = 0
-            waves: list[list[int]] = [[]]
-            for place, client in enumerate(chosen):
-                size = int(self.data[group].sizes[client])
-                if waves[-1] and filled + size > self.capacity[group]:
-                    waves.append([])
-                    filled = 0
-                waves[-1].append(place)
-                filled += size
-            queues.append(waves)
-        for i in range(max(map(len, queues))):
-            yield [np.array(waves[i] if i < len(waves) else [], np.int64) for waves in queues]
+        """Yield the cohort in waves, places of each group's members, each within every device's capacity."""
+        numbers = [self._wave_numbers(group, chosen) for group, chosen in enumerate(members)]
+        for i in range(max(1, *(int(n.max(initial=-1)) + 1 for n in numbers))):
+            yield [np.flatnonzero(n == i) for n in numbers]
 
-    def _load(self, cohort: Cohort, first: list[int]) -> Load:
+    def _wave_numbers(self, group: int, chosen: np.ndarray) -> np.ndarray:
+        """Return the wave of each member: a device's members fill one after the other."""
+        sizes, home = self.samples.federation.groups[group].sizes[chosen], self.planner.placement.groups[group].device
+        numbers = np.zeros(len(chosen), np.int64)
+        filled, wave = [0] * self.mesh.size, [0] * self.mesh.size
+        for place, (device, size) in enumerate(zip(home[chosen].tolist(), sizes.tolist())):
+            if filled[device] and filled[device] + size > self.capacity[group]:
+                filled[device], wave[device] = 0, wave[device] + 1
+            filled[device] += size
+            numbers[place] = wave[device]
+        return numbers
+
+    def _load(self, cohort: Cohort, slots: Members) -> Load:
         """Read the samples of a wave and put them on the devices."""
-        plans, cost = self.planner.lay(cohort.members, cohort.steps, cohort.delays, first)
-        loaded = tuple(self._load_group(group, chosen) for group, chosen in enumerate(cohort.members))
-        data = jax.device_put(loaded, NamedSharding(self.mesh, P()))
-        return data, jax.device_put(plans, NamedSharding(self.mesh, P(AXIS))), cost
+        plans, work = self.planner.lay(cohort.members, cohort.steps, cohort.delays, slots)
+        data = tuple(self._load_group(group, chosen) for group, chosen in enumerate(cohort.members))
+        return data, put_plans(self.mesh, plans), work
 
     def example(self, group: int) -> GroupData:
         """Return samples of a group as a wave of nobody has them: zeros."""
         return self._load_group(group, np.zeros(0, np.int64))
 
     def _load_group(self, group: int, chosen: np.ndarray) -> GroupData:
-        clients, host, capacity = self.federation.groups[group], self.data[group], self.capacity[group]
-        of_client = [np.arange(clients.offsets[i], clients.offsets[i + 1]) for i in chosen]
-        rows = np.concatenate([np.zeros(0, np.int64), *of_client])
-        begins = host.begins.copy()
-        begins[chosen] = np.concatenate([[0], np.cumsum(host.sizes[chosen])])[: len(chosen)]
-
-        def fill(values: Placed) -> np.ndarray:
-            out = np.zeros((capacity, *values.shape[1:]), values.dtype)
-            out[: len(values)] = values
-            return out
-
-        archive = self.federation.archive
-        return dataclasses.replace(
-            host,
-            images={m: fill(self.normalizer.read(archive, m, clients.samples[rows])) for m in clients.modalities},
-            labels=fill(self._task.encode(self.federation.labels(clients, rows))),
-            places=None if host.places is None else fill(host.places[rows]),
-            begins=begins,
-        )
+        read, capacity = self.samples.samples, self.capacity[group]
+        part = put_parts(self.mesh, lambda device: read(group, device, chosen, capacity))
+        return dataclasses.replace(self._tables[group], **part)

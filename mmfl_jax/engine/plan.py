@@ -1,4 +1,4 @@
-"""The plan of a round: which clients take part, in which chunk, on which device.
+"""The plan of a round: which clients take part, in which chunk, each on its home device.
 
 All of it is host arithmetic on small integers; the jitted round receives the result as arrays of fixed shape.
 """
@@ -6,10 +6,12 @@ All of it is host arithmetic on small integers; the jitted round receives the re
 from __future__ import annotations
 
 import dataclasses
-import heapq
+from typing import NamedTuple
 
 import jax
 import numpy as np
+
+from mmfl_jax.federation.placement import Placement
 
 
 @jax.tree_util.register_dataclass
@@ -18,7 +20,7 @@ class GroupPlan:
     """Hold one group's share of a round, ready to be sharded over devices.
 
     Attributes:
-      clients: ``[devices, chunks, chunk]`` int32 numbers within the group, -1 where there is none.
+      clients: ``[devices, chunks, chunk]`` int32 rows of the home device, -1 where there is none.
       steps: ``[devices, chunks, chunk]`` int32 local steps, 0 where there is none.
       slots: ``[devices, chunks, chunk]`` int32: which of the group's clients in the cohort it is, from 0.
       delays: ``[devices, chunks, chunk]`` int32: how many rounds ago it was sent its parameters.
@@ -32,6 +34,42 @@ class GroupPlan:
     chunks: np.ndarray
 
 
+class Work(NamedTuple):
+    """Hold what a round, or a wave of it, takes.
+
+    Attributes:
+      clients: that take part.
+      steps: their local steps.
+      computed: client-steps that all devices compute: a chunk runs as long as its longest client.
+      longest: client-steps of the busiest device.
+      devices: how many there are.
+    """
+
+    clients: int
+    steps: int
+    computed: int
+    longest: int
+    devices: int
+
+    def after(self, before: Work) -> Work:
+        """Return the work of both, one after the other."""
+        clients, steps, computed, longest = (mine + other for mine, other in zip(self[:4], before[:4]))
+        return Work(clients, steps, computed, longest, self.devices)
+
+    def metrics(self) -> dict[str, float]:
+        """Return ``clients``, ``client_steps`` and ``padding_waste``, the share of client-steps computed for nothing.
+
+        Of several devices also ``imbalance``, how much longer the busiest of them computes than the mean, and
+        ``idle_devices``, the share of all devices' time that passes waiting for it.
+        """
+        waste = 1 - self.steps / self.computed if self.computed else 0.0
+        row: dict[str, float] = {"clients": self.clients, "client_steps": self.steps, "padding_waste": waste}
+        if self.devices == 1 or not self.computed:
+            return row
+        whole = self.longest * self.devices
+        return {**row, "imbalance": whole / self.computed, "idle_devices": 1 - self.computed / whole}
+
+
 def local_steps(sizes: np.ndarray, epochs: float, batch_size: int, fixed: int = 0) -> np.ndarray:
     """Return the local steps of clients of ``sizes``: ``ceil(epochs * size / batch_size)``, or ``fixed`` if not 0."""
     if fixed:
@@ -40,93 +78,69 @@ def local_steps(sizes: np.ndarray, epochs: float, batch_size: int, fixed: int = 
 
 
 class Planner:
-    """Lay the cohort of each round into chunks and deal the chunks to devices, with arrays of one shape for all rounds.
+    """Lay the cohort of each round into chunks, with arrays of one shape for all rounds.
 
     Args:
       steps: ``[clients]`` local steps of every client, a group an entry.
       chunk: clients that one device trains at once, a group an entry.
-      devices: how many.
+      placement: the home device of every client.
       most: the most clients of each group in a round.
     """
 
-    def __init__(self, steps: list[np.ndarray], chunk: list[int], devices: int, most: list[int]):
-        self.steps, self.chunk, self.devices = steps, chunk, devices
+    def __init__(self, steps: list[np.ndarray], chunk: list[int], placement: Placement, most: list[int]):
+        self.steps, self.chunk, self.placement = steps, chunk, placement
         self.most = most
-        totals = [-(-n // c) for n, c in zip(most, chunk)]
-        # Room for an uneven deal: a device with one giant chunk leaves the small ones to the others.
-        self.capacity = [t if devices == 1 else min(t, 2 * -(-t // devices) + 1) for t in totals]
+        # A cohort may happen to live on one device.
+        self.capacity = [-(-min(n, homes.rows) // c) for n, homes, c in zip(most, placement.groups, chunk)]
 
     def lay(
         self,
         members: list[np.ndarray],
         steps: list[np.ndarray] | None = None,
         delays: list[np.ndarray] | None = None,
-        first: list[int] | None = None,
-    ) -> tuple[tuple[GroupPlan, ...], dict[str, float]]:
-        """Return the plans of one round, and what they cost.
+        slots: list[np.ndarray] | None = None,
+    ) -> tuple[tuple[GroupPlan, ...], Work]:
+        """Return the plans of one round, one a group, and the work that they are.
 
         Args:
           members: numbers within each group of the clients that take part.
           steps: of these clients in this round, a group an entry; None for their own.
           delays: of these clients, a group an entry; None for no delay.
-          first: the slot of each group's first member; 0 unless this is a later wave of a round.
-
-        Returns:
-          A plan a group, and ``client_steps``, ``clients`` and ``padding_waste``: the share of client-steps that are
-          computed for nothing because a chunk runs as long as its longest client.
+          slots: of these clients in the round, a group an entry; None for 0, 1, ... in the order given.
         """
-        loads = np.zeros(self.devices, dtype=np.int64)
-        plans, useful, paid = [], 0, 0
+        devices = self.placement.devices
+        loads, useful, plans = np.zeros(devices, np.int64), 0, []
         for group, chosen in enumerate(members):
-            size, todo = self.chunk[group], self.steps[group][chosen] if steps is None else steps[group]
-            order = np.argsort(-todo, kind="stable")
-            count = -(-len(chosen) // size)
-
-            def chunks(values: np.ndarray, fill: int, order=order, shape=(count, size)) -> np.ndarray:
-                out = np.full(shape, fill, np.int32)
-                out.reshape(-1)[: len(order)] = values[order]
-                return out
-
-            local = chunks(todo, 0)
-            useful += int(local.sum())
-            paid += int(local.max(axis=1, initial=0).sum()) * size
-            slots = np.arange(len(chosen)) + (first[group] if first else 0)
+            todo = self.steps[group][chosen] if steps is None else steps[group]
+            slot = np.arange(len(chosen)) if slots is None else slots[group]
             late = np.zeros(len(chosen), np.int32) if delays is None else delays[group]
-            columns = chunks(chosen, -1), local, chunks(slots, 0), chunks(late, 0)
-            plans.append(self._deal(group, columns, loads))
-        return tuple(plans), {
-            "clients": sum(len(m) for m in members),
-            "client_steps": useful,
-            "padding_waste": 1 - useful / paid if paid else 0.0,
-        }
+            plan = self._lay_group(group, chosen, todo, slot, late)
+            plans.append(plan)
+            loads += plan.steps.max(axis=2, initial=0).sum(axis=1) * self.chunk[group]
+            useful += int(todo.sum())
+        return tuple(plans), Work(sum(map(len, members)), useful, int(loads.sum()), int(loads.max()), devices)
 
-    def _deal(self, group: int, columns: tuple[np.ndarray, ...], loads: np.ndarray) -> GroupPlan:
-        """Deal chunks ``[chunks, chunk]``, longest first, each to the device with least to do."""
-        shape = (self.devices, self.capacity[group], self.chunk[group])
-        steps = columns[1]
-        device, place = self._places(steps.max(axis=1, initial=0), self.capacity[group], loads)
-        dealt = [np.full(shape, -1 if i == 0 else 0, np.int32) for i in range(len(columns))]
-        for out, values in zip(dealt, columns):
-            out[device, place] = values
-        clients, steps, slots, delays = dealt
-        held = np.bincount(device, minlength=self.devices).astype(np.int32)
-        return GroupPlan(clients, steps, slots, delays, held)
+    def _lay_group(
+        self, group: int, chosen: np.ndarray, todo: np.ndarray, slots: np.ndarray, late: np.ndarray
+    ) -> GroupPlan:
+        """Lay a group's members into the chunks of their homes, the longest first."""
+        homes, size = self.placement.groups[group], self.chunk[group]
+        home = homes.device[chosen]
+        order = np.lexsort((-todo, home))
+        counts = np.bincount(home, minlength=homes.devices)
+        rank = np.arange(len(chosen)) - np.repeat(np.cumsum(counts) - counts, counts)
+        place = home[order], rank // size, rank % size
 
-    def _places(self, lengths: np.ndarray, capacity: int, loads: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the device of each chunk and its place there; add the chunks' lengths to ``loads``."""
-        if self.devices == 1:
-            loads += lengths.sum()
-            return np.zeros(len(lengths), np.int64), np.arange(len(lengths))
-        device, place = np.zeros(len(lengths), np.int64), np.zeros(len(lengths), np.int64)
-        used = [0] * self.devices
-        queue = [(int(load), d) for d, load in enumerate(loads)]
-        heapq.heapify(queue)
-        for chunk, length in enumerate(lengths.tolist()):
-            load, d = heapq.heappop(queue)
-            while used[d] == capacity:  # full: it gets no more of this group
-                load, d = heapq.heappop(queue)
-            device[chunk], place[chunk] = d, used[d]
-            used[d] += 1
-            loads[d] += length
-            heapq.heappush(queue, (load + length, d))
-        return device, place
+        def chunks(values: np.ndarray, fill: int) -> np.ndarray:
+            out = np.full((homes.devices, self.capacity[group], size), fill, np.int32)
+            out[place] = values[order]
+            return out
+
+        held = -(-counts // size)
+        return GroupPlan(
+            clients=chunks(homes.row[chosen], -1),
+            steps=chunks(todo, 0),
+            slots=chunks(slots, 0),
+            delays=chunks(late, 0),
+            chunks=held.astype(np.int32),
+        )

@@ -8,11 +8,15 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
+from jax.sharding import Mesh
 
 from mmfl_jax.algorithms import Algorithm
+from mmfl_jax.engine.mesh import by_home, put_everywhere
 from mmfl_jax.engine.state import Kept, ServerState
+from mmfl_jax.federation.placement import Placement
 from mmfl_jax.models import Template, Variables, frozen_values, values
 from mmfl_jax.models.scopes import is_private
 from mmfl_jax.objectives.objective import Objective
@@ -96,35 +100,49 @@ class Program:
         """Return those of the server's parameters that any client exchanges with it."""
         return {n: v for n, v in params.items() if not self.is_private(n) and self.holders(n)}
 
-    def init(self, model: nnx.Module, classes: int, places: int) -> ServerState:
+    def init(
+        self, model: nnx.Module, classes: int, places: int, placement: Placement | None = None, mesh: Mesh | None = None
+    ) -> ServerState:
         """Return the state before the first round.
 
         Args:
           model: the whole model with its initial weights.
           classes: slots of objectives that have one for every class.
           places: slots of objectives that have one for every place.
+          placement: the homes of clients, where what they keep lies; None for one device.
+          mesh: the devices; None leaves arrays where JAX makes them.
         """
         params, stats = values(model)
-        clients = tuple(self._kept(g, params, stats) for g in range(len(self.groups)))
         objectives = {o.name: o.init(places if o.by_place else classes) for o in self.objectives}
         # Rounds are given the state to keep: what the model was made of must not go with it.
         frozen = {name: jnp.array(value) for name, value in frozen_values(model).items()}
         # A copy: an algorithm may keep the initial parameters themselves, and both are donated.
         state = jax.tree.map(jnp.array, self.algorithm.init(self.exchanged(params)))
-        return ServerState(params, stats, state, objectives, clients, jnp.int32(0), frozen)
+        server = ServerState(params, stats, state, objectives, (), jnp.int32(0), frozen)
+        if mesh is not None:
+            server = put_everywhere(mesh, server)
+        if placement is None:
+            there = [np.ones(count, bool) for count in self.counts]
+        else:
+            there = [homes.there for homes in placement.groups]
+        made = jax.jit(self._kept, out_shardings=None if mesh is None else by_home(mesh))
+        return dataclasses.replace(server, clients=made(server.params, server.stats, there))
 
-    def _kept(self, group: int, params: Variables, stats: Variables) -> Kept:
+    def _kept(self, params: Variables, stats: Variables, there: list[Array]) -> tuple[Kept, ...]:
+        """Return what clients keep at first, zeros in rows of nobody."""
+        rows = lambda t: lambda v: jnp.where(t.reshape(-1, *[1] * jnp.ndim(v)), v, 0)
+        return tuple(jax.tree.map(rows(t), self._kept_by_one(g, params, stats)) for g, t in enumerate(there))
+
+    def _kept_by_one(self, group: int, params: Variables, stats: Variables) -> Kept:
         names = self.sent(group)[0]
         template = self.templates[group]
         own = {n for n in (*template.params, *template.stats) if self.is_private(n)}
         exchanged = {n: params[n] for n in names}
-        one = {
+        return {
             "variables": {n: v for n, v in {**params, **stats}.items() if n in own},
             "memory": self.algorithm.memory(exchanged),
             "transform": self.algorithm.transform.memory(exchanged),
         }
-        count = self.counts[group]
-        return jax.tree.map(lambda v: jnp.broadcast_to(v, (count, *jnp.shape(v))), one)
 
     def evaluation_variables(self, state: ServerState) -> tuple[Variables, Variables]:
         """Return parameters and statistics to evaluate the global model with.
@@ -137,14 +155,15 @@ class Program:
             merged = dict(kind)
             for name in kind:
                 held_by = [c["variables"][name] for c in state.clients if name in c["variables"]]
-                if held_by:
-                    merged[name] = jnp.concatenate(held_by).mean(axis=0)
+                if held_by:  # rows of nobody are zeros
+                    total = functools.reduce(jnp.add, (values.sum(axis=0) for values in held_by))
+                    merged[name] = total / sum(self.counts[g] for g in self.holders(name))
             out.append(merged)
         return out[0], out[1]
 
-    def client_variables(self, state: ServerState, group: int, client: int) -> tuple[Variables, Variables]:
-        """Return parameters and statistics of the model that one client uses itself."""
-        kept = jax.tree.map(lambda v: v[client], state.clients[group])
+    def client_variables(self, state: ServerState, group: int, row: int) -> tuple[Variables, Variables]:
+        """Return parameters and statistics of the model that the client in a row of its group uses itself."""
+        kept = jax.tree.map(lambda v: v[row], state.clients[group])
         exchanged = {n: state.params[n] for n in self.sent(group)[0]}
         broadcast = self.algorithm.broadcast(state.algorithm)
         personal = self.algorithm.personal(exchanged, kept["memory"], broadcast)

@@ -48,7 +48,7 @@ def reference_round(
     Args:
       program: what is computed.
       state: before the round; it is left as it is.
-      data: of every group.
+      data: of every group, on one device.
       members: numbers within each group of the clients that take part.
       steps: local steps of these members.
       key: of the run.

@@ -14,7 +14,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
@@ -22,19 +21,13 @@ from mmfl_jax.algorithms.reduce import present
 from mmfl_jax.engine import server
 from mmfl_jax.engine.batches import GroupData, batch_rows, draw_batch
 from mmfl_jax.engine.client import Client, Facts, Training, begin, end, local_step
+from mmfl_jax.engine.mesh import AXIS
 from mmfl_jax.engine.plan import GroupPlan
 from mmfl_jax.engine.program import Program
 from mmfl_jax.engine.state import Kept, ServerState
 
 Array = jax.Array
-AXIS = "clients"
 Sums = dict[str, Any]
-
-
-def client_mesh(devices: int = 0) -> Mesh:
-    """Return a mesh of one axis, "clients", over the first ``devices`` devices (0: all)."""
-    found = jax.devices()
-    return Mesh(np.array(found[: devices or len(found)]), (AXIS,))
 
 
 def client_seeds(key: Array, ids: Array) -> Array:
@@ -151,22 +144,16 @@ def train_group(
     state: ServerState,
     data: GroupData,
     plan: GroupPlan,
-    table: Kept,
-    rows: Array,
     key: Array,
     sums: Sums,
 ) -> tuple[Kept, Sums]:
-    """Train one device's share of a group, chunk after chunk.
-
-    Args:
-      program, group, state, data, plan, key, sums: of the round.
-      table: what clients keep, ``[rows, ...]``; written in place.
-      rows: of the plan's clients, ``[chunks, chunk]``, -1 for none.
+    """Train the cohort's clients of a group on one device, chunk after chunk.
 
     Returns:
-      The table, its rows replaced, and the sums.
+      What the device's clients keep, written in place, and the sums.
     """
-    index = jnp.maximum(plan.clients, 0)
+    clients = jnp.asarray(plan.clients)
+    index = jnp.maximum(clients, 0)
     seeds = client_seeds(key, data.ids[index.reshape(-1)]).reshape(index.shape)
 
     def body(i: Array, carry: tuple[Kept, Sums]) -> tuple[Kept, Sums]:
@@ -174,12 +161,12 @@ def train_group(
         attack = None if data.attack is None else data.attack[index[i]]
         size = data.sizes[index[i]].astype(jnp.float32)
         facts = Facts(size, plan.steps[i], seeds[i], plan.delays[i], attack)
-        kept = taken(table, rows[i])
-        message, new, good, sums = train_chunk(program, group, state, data, facts, plan.clients[i], kept, sums)
+        kept = taken(table, clients[i])
+        message, new, good, sums = train_chunk(program, group, state, data, facts, clients[i], kept, sums)
         weight = jnp.where(good, size if program.weighting == "samples" else 1.0, 0.0)
-        return placed(table, rows[i], new), add_messages(program, group, sums, message, weight, plan.slots[i])
+        return placed(table, clients[i], new), add_messages(program, group, sums, message, weight, plan.slots[i])
 
-    return jax.lax.fori_loop(0, plan.chunks, body, (table, sums))
+    return jax.lax.fori_loop(0, plan.chunks, body, (state.clients[group], sums))
 
 
 def taken(table: Kept, rows: Array) -> Kept:
@@ -200,28 +187,23 @@ def train_device(
     plans: tuple[GroupPlan, ...],
     key: Array,
     cohort: tuple[int, ...],
-    alone: bool = False,
 ) -> tuple[tuple[Kept, ...], Sums]:
-    """Train one device's share of the cohort, and add up the sums of all devices along the axis "clients".
+    """Train the cohort's clients of one device, and add up the sums of all devices along the axis "clients".
 
     Args:
-      program, state, data: of the round.
-      plans: a group each, leaves ``[chunks, ...]``.
+      program: of the round.
+      state: of the round, with what the device's own clients keep.
+      data: of the device's own clients.
+      plans: the device's, a group each, leaves ``[chunks, ...]``.
       key: of the round.
       cohort: the most clients of each group in a round.
-      alone: whether this is the only device: it then writes what clients keep in place.
 
     Returns:
-      What clients keep, a group each: of all clients where the device is alone, else of the plans', ``[chunks * chunk,
-      ...]``; and the sums over devices.
+      What the device's clients keep, a group each, and the sums over devices.
     """
     sums, kept = server.empty_sums(program, state, data, cohort), []
     for group, plan in enumerate(plans):
-        table, rows = state.clients[group], jnp.asarray(plan.clients)
-        if not alone:
-            table = taken(table, jnp.ravel(plan.clients))
-            rows = jnp.where(plan.clients < 0, -1, jnp.arange(plan.clients.size).reshape(plan.clients.shape))
-        table, sums = train_group(program, group, state, data[group], plan, table, rows, key, sums)
+        table, sums = train_group(program, group, state, data[group], plan, key, sums)
         kept.append(table)
     return tuple(kept), jax.lax.psum(sums, AXIS)
 
@@ -235,34 +217,32 @@ def train_cohort(
     plans: tuple[GroupPlan, ...],
     key: Array,
 ) -> tuple[ServerState, Sums]:
-    """Train a cohort, or a wave of it, over the mesh.
+    """Train a cohort, or a wave of it, over the mesh: each client on its home device.
 
     Returns:
       The state with what these clients keep replaced and all else as it was, and the sums.
     """
 
-    alone = mesh.size == 1
-
     def device(state: ServerState, data: Any, plans: Any, key: Array) -> Any:
-        kept, sums = train_device(program, state, data, jax.tree.map(lambda x: x[0], plans), key, cohort, alone)
-        return kept if alone else jax.tree.map(lambda x: x[None], kept), sums
+        return train_device(program, state, data, jax.tree.map(lambda x: x[0], plans), key, cohort)
 
     # check_vma would add psums to the gradients of replicated parameters; here each client's gradient is its own.
     sharded = jax.shard_map(
         device,
         mesh=mesh,
-        in_specs=(P(), P(), P(AXIS), P()),
-        out_specs=(P() if alone else P(AXIS), P()),
+        in_specs=(state_specs(), P(AXIS), P(AXIS), P()),
+        out_specs=(P(AXIS), P()),
         check_vma=False,
     )
     kept, sums = sharded(state, data, plans, jax.random.fold_in(key, state.round))
-    return dataclasses.replace(state, clients=kept if alone else keep(state, plans, kept)), sums
+    return dataclasses.replace(state, clients=kept), sums
 
 
-def keep(state: ServerState, plans: tuple[GroupPlan, ...], kept: tuple[Kept, ...]) -> tuple[Kept, ...]:
-    """Return what all clients keep, with that of the plans' clients ``[devices, chunks * chunk, ...]`` replaced."""
-    flat = lambda tree: jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), tree)
-    return tuple(placed(old, jnp.ravel(plan.clients), flat(new)) for old, plan, new in zip(state.clients, plans, kept))
+def state_specs() -> ServerState:
+    """Return how the parts of a state lie over the mesh: what clients keep at their homes, all else everywhere."""
+    everywhere: Any = P()
+    fields = {field.name: everywhere for field in dataclasses.fields(ServerState)}
+    return ServerState(**{**fields, "clients": P(AXIS)})
 
 
 def make_round(program: Program, mesh: Mesh, cohort: tuple[int, ...]) -> Any:
@@ -270,7 +250,7 @@ def make_round(program: Program, mesh: Mesh, cohort: tuple[int, ...]) -> Any:
 
     Args:
       program: what is computed.
-      mesh: of one axis, "clients" (:func:`client_mesh`).
+      mesh: the devices (:func:`mmfl_jax.engine.mesh.client_mesh`).
       cohort: the most clients of each group in a round.
     """
 

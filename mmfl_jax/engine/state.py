@@ -27,7 +27,8 @@ class ServerState:
       stats: global running moments by name.
       algorithm: the algorithm's state on the server.
       objectives: what the server keeps for each objective, by its name.
-      clients: what every client keeps, a group an entry: :data:`Kept`, leaves ``[clients, ...]``.
+      clients: what every client keeps, a group an entry: :data:`Kept`, leaves ``[rows, ...]``, device after
+        device (:class:`mmfl_jax.federation.placement.Homes`): of one device in the order of clients.
       round: int32, rounds done.
       frozen: what the model is given, by name: the same for all clients, in no checkpoint and no digest.
     """

@@ -8,11 +8,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
 
 from mmfl_jax.archives.base import IGNORED, Archive
-from mmfl_jax.engine.data import Normalizer
+from mmfl_jax.engine.data import filled
+from mmfl_jax.engine.mesh import AXIS, everywhere, put_parts
+from mmfl_jax.engine.normalizer import Normalizer
 from mmfl_jax.errors import Diverged, UserError
 from mmfl_jax.models import Template, Variables
 from mmfl_jax.tasks import task_of
@@ -45,11 +48,34 @@ def _logits(template: Template, variables: tuple[Variables, ...], inputs: dict[s
     return template.module(*variables)(inputs, train=False).logits
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _answers(
+    template: Template, task: Task, mesh: Mesh, variables: tuple[Variables, ...], inputs: dict[str, Array]
+) -> Array:
+    """Return probabilities; each device answers for its part of the batch, and all know all."""
+    device = lambda variables, inputs: task.predict(_logits(template, variables, inputs))
+    found = jax.shard_map(device, mesh=mesh, in_specs=(P(), P(AXIS)), out_specs=P(AXIS), check_vma=False)
+    return jax.lax.with_sharding_constraint(found(variables, inputs), everywhere(mesh))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _measure(
-    template: Template, task: Task, variables: tuple[Variables, ...], inputs: dict[str, Array], targets: Array
+    template: Template,
+    task: Task,
+    mesh: Mesh,
+    variables: tuple[Variables, ...],
+    inputs: dict[str, Array],
+    targets: Array,
 ) -> Measured:
-    return task.measure(_logits(template, variables, inputs), targets)
+    """Return what the task measures; each device does its part of the batch, and all know all."""
+
+    def device(variables: tuple[Variables, ...], inputs: dict[str, Array], targets: Array) -> Any:
+        found = task.measure(_logits(template, variables, inputs), targets)
+        return found.rows, jax.lax.psum(found.sums, AXIS)
+
+    specs: Any = (P(AXIS), P())
+    found = jax.shard_map(device, mesh=mesh, in_specs=(P(), P(AXIS), P(AXIS)), out_specs=specs, check_vma=False)
+    return Measured(*jax.lax.with_sharding_constraint(found(variables, inputs, targets), everywhere(mesh)))
 
 
 class Evaluator:
@@ -61,7 +87,8 @@ class Evaluator:
         template: of the model, with every modality.
         normalizer: of images.
         modalities: to score with, alone and together.
-        batch_size: samples on the device at once.
+        mesh: the devices; each scores its part of every batch.
+        batch_size: samples on the devices at once; more where they cannot share it evenly.
 
     Raises:
         UserError: for no samples.
@@ -74,12 +101,14 @@ class Evaluator:
         template: Template,
         normalizer: Normalizer,
         modalities: Sequence[str],
+        mesh: Mesh,
         batch_size: int = 256,
     ):
         if not len(samples):
             raise UserError(f"archive {archive.name} has no test samples to score; its official split names none")
         self.archive, self.samples, self.normalizer = archive, samples, normalizer
-        self.modalities, self.batch_size = tuple(modalities), batch_size
+        self.modalities, self._mesh = tuple(modalities), mesh
+        self._each = -(-batch_size // mesh.size)
         self.task = task_of(archive)
         self._template = template
         size = sum(int(np.prod(archive.modalities[m].shape)) * 4 for m in self.modalities) * len(samples)
@@ -94,15 +123,17 @@ class Evaluator:
         return other
 
     def _read(self) -> Iterator[tuple[dict[str, Array], Array]]:
-        for i in range(0, len(self.samples), self.batch_size):
-            chosen = self.samples[i : i + self.batch_size]
-            targets = self.task.encode(self.archive.read_labels(chosen))
-            # The last batch is filled up to the one compiled shape: its surplus has no labels, and is cut off again.
-            surplus = self.batch_size - len(chosen)
-            chosen = np.concatenate([chosen, np.repeat(chosen[:1], surplus)])
-            targets = np.concatenate([targets, np.full((surplus, *targets.shape[1:]), IGNORED, np.uint8)])
-            images = {m: jnp.asarray(self.normalizer.read(self.archive, m, chosen)) for m in self.modalities}
-            yield images, jnp.asarray(targets)
+        for begin in range(0, len(self.samples), self._each * self._mesh.size):
+            yield put_parts(self._mesh, functools.partial(self._part, begin))
+
+    def _part(self, begin: int, device: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """Return a device's images and targets of a batch; those after the last sample are zeros, without labels."""
+        chosen = self.samples[begin + device * self._each :][: self._each]
+        targets = self.task.encode(self.archive.read_labels(chosen))
+        surplus = np.full((self._each - len(chosen), *targets.shape[1:]), IGNORED, np.uint8)
+        read = self.normalizer.read
+        images = {m: filled(read(self.archive, m, chosen), self._each) for m in self.modalities}
+        return images, np.concatenate([targets, surplus])
 
     def _batches(self) -> Iterable[tuple[dict[str, Array], Array]]:
         return self._kept if self._kept is not None else self._read()
@@ -113,7 +144,7 @@ class Evaluator:
         """Return what the model answers to the modalities that are ``seen`` (all), ``[n, ..., classes]`` float32."""
         variables, chosen = (params, stats, frozen or {}), seen or self.modalities
         inputs = ({m: images[m] for m in chosen} for images, _ in self._batches())
-        found = [answer(self._template, self.task, variables, images) for images in inputs]
+        found = [_answers(self._template, self.task, self._mesh, variables, images) for images in inputs]
         return np.concatenate(jax.device_get(found))[: len(self.samples)]
 
     def evaluate(
@@ -124,8 +155,8 @@ class Evaluator:
         Raises:
             Diverged: where answers are not finite.
         """
-        truth, found = self.measured(params, stats, frozen)
-        return {name: self.task.scores(truth, measured) for name, measured in found.items()}
+        table, found = self.archive.labels[self.samples], self.measured(params, stats, frozen)
+        return {name: self.task.scores(table, measured) for name, measured in found.items()}
 
     def measured(
         self,
@@ -133,8 +164,8 @@ class Evaluator:
         stats: Variables,
         frozen: Variables | None = None,
         sets: Sequence[tuple[str, ...]] | None = None,
-    ) -> tuple[np.ndarray, dict[str, Measured]]:
-        """Return the targets, and by modality set (all, or some) what the task measures of all samples.
+    ) -> dict[str, Measured]:
+        """Return by modality set (all, or some) what the task measures of all samples.
 
         Of a batch nothing else is kept: never all answers of a task by pixel.
 
@@ -144,14 +175,13 @@ class Evaluator:
         variables = (params, stats, frozen or {})
         sets = modality_sets(self.modalities) if sets is None else sets
         parts: dict[str, list[Measured]] = {set_name(s): [] for s in sets}
-        targets = []
         for images, labels in self._batches():
-            targets.append(labels)
             for chosen in sets:
                 inputs = {m: images[m] for m in chosen}
-                parts[set_name(chosen)].append(_measure(self._template, self.task, variables, inputs, labels))
-        truth = np.concatenate(jax.device_get(targets))[: len(self.samples)]
-        return truth, {name: self._joined(found) for name, found in parts.items()}
+                parts[set_name(chosen)].append(
+                    _measure(self._template, self.task, self._mesh, variables, inputs, labels)
+                )
+        return {name: self._joined(found) for name, found in parts.items()}
 
     def _joined(self, parts: list[Measured]) -> Measured:
         found = jax.device_get(parts)

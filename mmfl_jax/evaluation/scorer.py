@@ -7,15 +7,18 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from mmfl_jax.archives.base import Archive
-from mmfl_jax.engine.data import Normalizer
+from mmfl_jax.engine.mesh import put_everywhere, whole
+from mmfl_jax.engine.normalizer import Normalizer
 from mmfl_jax.engine.program import Program
 from mmfl_jax.engine.state import ServerState
 from mmfl_jax.errors import UserError
 from mmfl_jax.evaluation import personal
 from mmfl_jax.evaluation.evaluate import Evaluator, answer, modality_sets, set_name
 from mmfl_jax.federation import Federation
+from mmfl_jax.federation.placement import Placement
 
 # Test samples scored at once: images or series, and vectors, of which a model of texts wants many at once.
 _BATCH, _BATCH_VECTORS = 256, 8192
@@ -36,11 +39,21 @@ class Scorer:
         clients: as they train: the federation, or all of it in one place.
         normalizer: of images.
         on_features: whether samples are vectors of features.
+        placement: the homes of clients, where what they keep lies.
+        mesh: the devices.
     """
 
     def __init__(
-        self, program: Program, federation: Federation, clients: Federation, normalizer: Normalizer, on_features: bool
+        self,
+        program: Program,
+        federation: Federation,
+        clients: Federation,
+        normalizer: Normalizer,
+        on_features: bool,
+        placement: Placement,
+        mesh: Mesh,
     ):
+        self._mesh, self._rows = mesh, [homes.positions for homes in placement.groups]
         self._program, self._federation, self._clients, self._normalizer = program, federation, clients, normalizer
         self._batch = _BATCH_VECTORS if on_features else _BATCH
         # Of what no client holds the model knows nothing: it is not scored.
@@ -54,7 +67,7 @@ class Scorer:
         else:
             _check_alike(self._federation.archive, archive)
             samples = np.arange(len(archive)) if archive.splits is None else np.flatnonzero(archive.splits == "test")
-            evaluator = Evaluator(archive, samples, self._program.template, self._normalizer, self._held)
+            evaluator = Evaluator(archive, samples, self._program.template, self._normalizer, self._held, self._mesh)
         if self._program.algorithm.isolated:
             return self._alone(state, evaluator)
         return evaluator.evaluate(*self._program.evaluation_variables(state), state.frozen)
@@ -93,7 +106,7 @@ class Scorer:
     def test_tiles(self, state: ServerState) -> np.ndarray:
         """Return the share of right pixels of every test sample by all modalities; NaN without a label, ``[n]``."""
         evaluator, variables = self._of_test(), self._program.evaluation_variables(state)
-        _, found = evaluator.measured(*variables, state.frozen, sets=[self._held])
+        found = evaluator.measured(*variables, state.frozen, sets=[self._held])
         rows = found[set_name(self._held)].rows
         return np.divide(
             rows["hits"], rows["labelled"], out=np.full(len(rows["hits"]), np.nan), where=rows["labelled"] > 0
@@ -104,7 +117,7 @@ class Scorer:
         rows = []
         for g, group in enumerate(self._clients.groups):
             for i, name in enumerate(group.names):
-                params, stats = self._program.client_variables(state, g, i)
+                params, stats = self._program.client_variables(state, g, int(self._rows[g][i]))
                 scores = self._evaluator(group.client(i), _CLIENT_BATCH, g).evaluate(params, stats, state.frozen)
                 rows.append({"name": name, "modalities": list(group.modalities), "evaluation": scores})
         return rows
@@ -114,12 +127,15 @@ class Scorer:
         archive, test = self._federation.archive, self._federation.test
         (group,) = self._federation.groups  # of the one modality
         labels, classes = archive.labels[test], len(archive.class_names)
-        images = {m: jax.device_put(self._normalizer.read(archive, m, test)) for m in group.modalities}
+        images = {m: put_everywhere(self._mesh, self._normalizer.read(archive, m, test)) for m in group.modalities}
         shared, own = (state.params, state.stats, state.frozen), state.clients[0]["variables"]
         template = self._program.templates[0]
-        hits = personal.class_hits(template, shared, own, images, jax.device_put(labels), classes)
+        on_devices = put_everywhere(self._mesh, labels)
+        hits = whole(personal.class_hits(template, shared, own, images, on_devices, classes))
         counts = self._federation.label_counts(group)[:, :-1]
-        return personal.personal_accuracy(np.asarray(hits), np.bincount(labels, minlength=classes), counts)
+        if own:  # else one model's, for all
+            hits = hits[self._rows[0]]
+        return personal.personal_accuracy(hits, np.bincount(labels, minlength=classes), counts)
 
     def _alone(self, state: ServerState, evaluator: Evaluator) -> Scores:
         """Return, by modality set that clients hold, the mean of their own models' scores, of 100 clients at most."""
@@ -128,7 +144,7 @@ class Scorer:
             name = set_name(group.modalities)
             chosen = evaluator.with_modalities(group.modalities, self._program.templates[g])
             for i in range(min(len(group.ids), _ALONE)):
-                params, stats = self._program.client_variables(state, g, i)
+                params, stats = self._program.client_variables(state, g, int(self._rows[g][i]))
                 found.setdefault(name, []).append(chosen.evaluate(params, stats, state.frozen)[name])
         mean = lambda rows, key: np.mean([row[key] for row in rows]).item()
         numbers = lambda row: [k for k, v in row.items() if isinstance(v, int | float)]
@@ -147,7 +163,8 @@ class Scorer:
         program = self._program
         held = self._held if group is None else program.groups[group]
         template = program.template if group is None else program.templates[group]
-        return Evaluator(archive or self._federation.archive, samples, template, self._normalizer, held, batch_size)
+        source = archive or self._federation.archive
+        return Evaluator(source, samples, template, self._normalizer, held, self._mesh, batch_size)
 
 
 def _check_alike(own: Archive, other: Archive) -> None:

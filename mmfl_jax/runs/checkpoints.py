@@ -1,4 +1,8 @@
-"""Checkpoints of the server state, by Orbax: asynchronous, the last ones and the best kept."""
+"""Checkpoints of the server state, by Orbax: asynchronous, the last ones and the best kept.
+
+What clients keep is saved as it lies, each device's rows by the host of the device, with the row of every client; so it
+goes back to any number of devices.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +11,32 @@ import dataclasses
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
-from mmfl_jax.engine.state import ServerState
+from mmfl_jax.engine.data import filled
+from mmfl_jax.engine.mesh import put_parts
+from mmfl_jax.engine.state import Kept, ServerState
 from mmfl_jax.errors import UserError
+from mmfl_jax.federation.placement import Placement
 
 _SCORE = "score"
+# The row of every client, a group an entry, where clients live on several devices.
+_ROWS = "rows"
+
+
+def _fields(state: ServerState) -> dict[str, Any]:
+    """Return what of a state is saved; what the model is given is there again when it is built."""
+    return {**{field.name: getattr(state, field.name) for field in dataclasses.fields(state)}, "frozen": {}}
+
+
+def _on_host(saved: Any) -> np.ndarray:
+    """Return what stands for an array that is to be read into host memory; it takes none itself."""
+    return np.broadcast_to(np.zeros((), saved.dtype), saved.shape)
 
 
 def _reason(error: Exception) -> str:
@@ -37,14 +58,15 @@ class Checkpoints:
 
     Args:
         directory: to save in; made where it does not exist.
+        placement: the homes of clients; None for one device.
         read_only: only restore.
 
     Raises:
         UserError: for a directory whose checkpoints are damaged.
     """
 
-    def __init__(self, directory: Path, *, read_only: bool = False):
-        self.directory = directory.resolve()
+    def __init__(self, directory: Path, placement: Placement | None = None, *, read_only: bool = False):
+        self.directory, self._placement = directory.resolve(), placement
         if read_only and not self.directory.is_dir():
             raise UserError(f"{self.directory} does not exist: the run has saved no checkpoint")
         options = ocp.CheckpointManagerOptions(
@@ -57,7 +79,8 @@ class Checkpoints:
             read_only=read_only,
         )
         try:
-            self._manager = ocp.CheckpointManager(self.directory, options=options)
+            handler = ocp.StandardCheckpointHandler()
+            self._manager = ocp.CheckpointManager(self.directory, options=options, item_handlers=handler)
         except Exception as error:  # it reads the scores at once, and JSON and Orbax each raise their own kinds
             advice = "delete the newest of them to resume from the one before, or start again in a new directory"
             raise UserError(f"checkpoints in {self.directory} cannot be read ({_reason(error)}); {advice}") from error
@@ -74,8 +97,9 @@ class Checkpoints:
         """Begin to save ``state``; the arrays are copied before this returns, the writing goes on behind."""
         if round_number in self._manager.all_steps():
             return
-        # What the model is given is there again when it is built.
-        saved = dataclasses.replace(state, frozen={})
+        saved = _fields(state)
+        if self._placement is not None and self._placement.devices > 1:
+            saved[_ROWS] = [homes.positions for homes in self._placement.groups]
         with self._writing():  # the save before it may have failed behind
             self._manager.save(round_number, args=ocp.args.StandardSave(saved), metrics={_SCORE: score})
 
@@ -95,15 +119,42 @@ class Checkpoints:
         chosen = known[-1] if round_number is None else round_number
         if chosen not in known:
             raise UserError(f"{self.directory} holds no checkpoint of round {chosen}; there are {known}")
-        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, dataclasses.replace(like, frozen={}))
         try:
-            state = self._manager.restore(chosen, args=ocp.args.StandardRestore(abstract))
+            state = self._read(chosen, like)
         except Exception as error:  # Orbax, TensorStore and JSON each raise their own kinds
             others = [r for r in known if r != chosen]
             advice = f"delete it to resume from round {others[-1]}" if others else "start again in a new directory"
             place = self.directory / str(chosen)
             raise UserError(f"checkpoint {place} cannot be read ({_reason(error)}); {advice}") from error
-        return chosen, dataclasses.replace(state, frozen=like.frozen)
+        return chosen, state
+
+    def _read(self, chosen: int, like: ServerState) -> ServerState:
+        fields = _fields(like)
+        known = self._manager.item_metadata(chosen)
+        # Clients may have lain otherwise: their rows are read into host memory, and each goes to its home of now.
+        fields["clients"] = jax.tree.map(lambda x, saved: _on_host(saved), fields["clients"], tuple(known["clients"]))
+        if _ROWS in known:
+            fields[_ROWS] = [_on_host(saved) for saved in known[_ROWS]]
+        abstract = jax.tree.map(
+            lambda x: x if isinstance(x, np.ndarray) else ocp.utils.to_shape_dtype_struct(x), fields
+        )
+        found = self._manager.restore(chosen, args=ocp.args.StandardRestore(abstract))
+        rows = found.pop(_ROWS, [None] * len(like.clients))
+        clients = tuple(self._at_home(g, kept, rows[g], like.clients[g]) for g, kept in enumerate(found["clients"]))
+        return ServerState(**{**found, "clients": clients, "frozen": like.frozen})
+
+    def _at_home(self, group: int, saved: Kept, rows: np.ndarray | None, like: Kept) -> Kept:
+        """Return what a group's clients kept, on their devices of now."""
+        lying = {x.sharding for x in jax.tree.leaves(like)}
+        if not lying or self._placement is None or self._placement.devices == 1:
+            return jax.tree.map(lambda v, x: jax.device_put(v if rows is None else v[rows], x.sharding), saved, like)
+        homes, mesh = self._placement.groups[group], lying.pop().mesh
+
+        def part(device: int) -> Kept:
+            own = homes.clients(device)
+            return jax.tree.map(lambda v: filled(v[own if rows is None else rows[own]], homes.rows), saved)
+
+        return put_parts(mesh, part)
 
     def wait(self) -> None:
         """Wait until everything is written.

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 
+from mmfl_jax import cluster
 from mmfl_jax.errors import Diverged, UserError
 from mmfl_jax.evaluation import personal
 from mmfl_jax.rounds import Rounds
 from mmfl_jax.runs import predictions
-from mmfl_jax.runs.checkpoints import Checkpoints
+from mmfl_jax.runs.checkpoints import Checkpoints, saved_rounds
 from mmfl_jax.runs.directory import CHECKPOINTS, RunDirectory, check_same_federation, opened
 from mmfl_jax.runs.listeners import Listener
 from mmfl_jax.runs.schema import read_config
@@ -48,13 +49,15 @@ def run(
     if run_dir is None and resume:
         raise UserError("--resume needs --run-dir, the directory of the run to continue")
     study = simulation.study
-    facts = _facts(simulation)  # a fault in the data shows before the first round, not after the last
+    # A fault in the data shows before the first round, not after the last.
+    facts = _facts(simulation) if cluster.leads() else {}
     with ExitStack() as stack:
         heard, disk, first = list(listeners), None, simulation.round_number
         if run_dir is not None:
-            disk = stack.enter_context(_disk(simulation, run_dir, resume, facts["federation"]))
+            disk = stack.enter_context(_disk(simulation, run_dir, resume, facts))
             first = simulation.round_number
-            heard.insert(0, disk.directory)
+            cluster.agree({"checkpoints (is --run-dir on a disk that all share?)": {"last round": first}})
+            heard[:0] = [disk.directory] if disk.directory is not None else []
         for listener in heard:
             stack.callback(listener.close)
             listener.begin(first, study.training.rounds)
@@ -63,39 +66,44 @@ def run(
             loop.evaluate()
         if first < study.training.rounds:
             simulation.compile()
-        with graceful() as caught:
+        with graceful() as caught, cluster.advised(loop.advice):
             for number in range(first + 1, study.training.rounds + 1):
                 loop.round(number == study.training.rounds)
-                if caught:
+                if stop := cluster.most(caught[0] if caught else 0):
                     loop.save()
                     where = f"after round {number} of {study.training.rounds}"
-                    raise Stopped(caught[0], where, f"continue with --resume --run-dir {run_dir}" if run_dir else "")
+                    raise Stopped(stop, where, f"continue with --resume --run-dir {run_dir}" if run_dir else "")
         summary = loop.summary(facts)
         if disk is not None:
             disk.checkpoints.wait()
-            disk.directory.summary(summary)
+            if disk.directory is not None:
+                disk.directory.summary(summary)
     return summary
 
 
 class _Disk:
-    """Hold what a run writes."""
+    """Hold what a run writes: the directory only where this process leads, the checkpoints on every host."""
 
-    def __init__(self, directory: RunDirectory, checkpoints: Checkpoints):
+    def __init__(self, directory: RunDirectory | None, checkpoints: Checkpoints):
         self.directory, self.checkpoints = directory, checkpoints
 
 
 @contextmanager
-def _disk(simulation: Rounds, run_dir: Path, resume: bool, federation: dict[str, Any]) -> Iterator[_Disk]:
+def _disk(simulation: Rounds, run_dir: Path, resume: bool, facts: dict[str, Any]) -> Iterator[_Disk]:
     """Open a run directory, and restore what it has saved."""
     study = simulation.study
-    with opened(run_dir, study, resume) as directory, closing(Checkpoints(run_dir / CHECKPOINTS)) as checkpoints:
+    with ExitStack() as stack:
+        directory = stack.enter_context(opened(run_dir, study, resume)) if cluster.leads() else None
+        checkpoints = stack.enter_context(closing(Checkpoints(run_dir / CHECKPOINTS, simulation.placement)))
         if checkpoints.rounds():
-            check_same_federation(run_dir, federation)
+            if directory is not None:
+                check_same_federation(run_dir, facts["federation"])
             _restore(simulation, checkpoints)
         first = simulation.round_number
         if first > study.training.rounds:
             raise UserError(f"--resume: {run_dir} has done {first} rounds already; give --rounds {first} or more")
-        directory.open(study, federation, first)
+        if directory is not None:
+            directory.open(study, facts["federation"], first)
         yield _Disk(directory, checkpoints)
 
 
@@ -133,14 +141,15 @@ class _Loop:
 
     def __init__(self, simulation: Rounds, disk: _Disk | None, listeners: Sequence[Listener]):
         self.simulation, self.disk, self.listeners = simulation, disk, listeners
-        self.rows: list[dict[str, Any]] = [] if disk is None else disk.directory.rounds()
+        self.rows: list[dict[str, Any]] = [] if disk is None or disk.directory is None else disk.directory.rounds()
         self.scores: dict[str, dict[str, Any]] = {}
         self.scored = -1  # the round of these scores
+        self.done = simulation.round_number
 
     def round(self, last: bool) -> None:
         study = self.simulation.study
         row = self.simulation.run_round()
-        number = row["round"]
+        self.done = number = row["round"]
         if row["skipped_clients"] >= row["clients"] * self.simulation.repeats > 0:
             raise self._diverged(number, "no client's update is finite")
         self.rows.append(row)
@@ -160,6 +169,17 @@ class _Loop:
         privacy = self.simulation.privacy()
         for listener in self.listeners:
             listener.evaluation(number, self.scores, privacy)
+
+    def advice(self) -> str:
+        """Return how to go on where another process was lost."""
+        directory = None if self.disk is None else self.disk.checkpoints.directory
+        saved = [] if directory is None else saved_rounds(directory)
+        if directory is None or not saved:
+            return f"nothing was saved of {self.done} rounds"
+        return (
+            f"the checkpoint of round {saved[-1]} is kept; continue with --resume --run-dir "
+            f"{directory.parent} on the hosts that are left"
+        )
 
     def _diverged(self, number: int, what: str) -> Diverged:
         last = f", the last finite scores are of round {self.scored}" if self.scores else ""
@@ -187,7 +207,7 @@ class _Loop:
         summary = {
             "rounds": simulation.round_number,
             "evaluation": self.scores,
-            "baseline": facts["baseline"],
+            "baseline": facts.get("baseline"),
             "communication": {
                 "bytes_up_per_client": sent[0] / took_part,
                 "bytes_down_per_client": sent[1] / took_part,
@@ -203,15 +223,17 @@ class _Loop:
             "simulated_seconds": sum(row.get("simulated_seconds", 0.0) for row in rows) or None,
             "skipped_clients": sum(row["skipped_clients"] for row in rows),
             "state_sha256": simulation.digest(),
-            "versions": facts["versions"],
-            "archive": facts["archive"],
+            "versions": facts.get("versions"),
+            "archive": facts.get("archive"),
         }
         accuracy = simulation.evaluate_personal()
         if accuracy is not None:
             summary["personal"] = personal.summarize(accuracy)
             summary["clip"] = build_clip.facts(simulation.study) if simulation.own_model else {}
         if self.disk is not None:
-            predictions.keep(simulation, self.disk.directory.path, accuracy)
+            found = predictions.gather(simulation, accuracy)
+            if self.disk.directory is not None:
+                predictions.keep(found, self.disk.directory.path)
         if simulation.study.execution.evaluate_clients:
             summary["clients"] = simulation.evaluate_clients()
         return summary
@@ -253,6 +275,6 @@ def load(run_dir: Path, federation: Federation | None = None, *, best: bool = Fa
     study = read_config(run_dir)
     simulation = Rounds(study if training else study.replace(stream_mb=1, devices=1, chunk_size=0), federation)
     check_same_federation(run_dir, simulation.federation.describe())
-    with closing(Checkpoints(run_dir / CHECKPOINTS, read_only=True)) as checkpoints:
+    with closing(Checkpoints(run_dir / CHECKPOINTS, simulation.placement, read_only=True)) as checkpoints:
         _restore(simulation, checkpoints, checkpoints.best() if best else None)
     return simulation

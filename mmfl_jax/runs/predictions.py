@@ -25,15 +25,15 @@ SHOWN, TILES = 24, 9
 _SIDE = 96
 
 
-def keep(simulation: Rounds, run_dir: Path, personal: np.ndarray | None) -> None:
-    """Write ``predictions.npz``: of some test samples the image, the label and the global model's answer; by client.
+def gather(simulation: Rounds, personal: np.ndarray | None) -> dict[str, np.ndarray]:
+    """Return of some test samples the image, the label and the global model's answer, and accuracy by client.
 
     Of labels by pixel these are tiles, the worst, typical and best, with an answer by modality set. Of others, scenes,
-    where images are red, green and blue with one class each. Writes nothing where there is nothing to show.
+    where images are red, green and blue with one class each. Empty where there is nothing to show; of several
+    processes all must ask.
 
     Args:
       simulation: after its last round.
-      run_dir: of the run.
       personal: accuracy of each client's own model, ``[clients]``, where it is known.
     """
     archive = simulation.federation.archive
@@ -44,9 +44,19 @@ def keep(simulation: Rounds, run_dir: Path, personal: np.ndarray | None) -> None
     elif source is not None:
         modality = next(iter(source.modalities))
         samples = spread(simulation.federation.test, archive.labels, SHOWN)
-        arrays["images"] = _thumbnails(source.read(modality, samples))
-        arrays["labels"] = archive.labels[samples]
         arrays["answers"] = simulation.predict(samples).argmax(axis=-1)
+        arrays["labels"] = archive.labels[samples]
+        arrays["images"] = _thumbnails(source.read(modality, samples))
+    return arrays
+
+
+def keep(arrays: dict[str, np.ndarray], run_dir: Path) -> None:
+    """Write ``predictions.npz`` of what was gathered, nothing where that is nothing.
+
+    Args:
+      arrays: of :func:`gather`.
+      run_dir: of the run.
+    """
     if arrays:
         content = io.BytesIO()
         np.savez_compressed(content, allow_pickle=False, **arrays)

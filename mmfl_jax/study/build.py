@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import optax
@@ -13,7 +13,7 @@ from flax import nnx
 from mmfl_jax import archives, methods
 from mmfl_jax.algorithms import Algorithm, Setting, find
 from mmfl_jax.engine.augment import augmented
-from mmfl_jax.engine.data import Normalizer
+from mmfl_jax.engine.normalizer import Normalizer
 from mmfl_jax.engine.program import Program
 from mmfl_jax.errors import UserError
 from mmfl_jax.federation import Federation
@@ -111,11 +111,17 @@ def _schedule(kind: str, rate: float, rounds: int) -> optax.Schedule:
     return optax.cosine_decay_schedule(rate, max(rounds, 1)) if kind == "cosine" else optax.constant_schedule(rate)
 
 
-def normalizer_of(study: Study, federation: Federation) -> Normalizer:
-    """Return what brings images to zero mean and unit variance; features of CLIP stay, for their angles tell."""
+def normalizer_of(study: Study, federation: Federation, own: Sequence[np.ndarray] | None = None) -> Normalizer:
+    """Return what brings images to zero mean and unit variance; features of CLIP stay, for their angles tell.
+
+    Args:
+        study: says whether there are images.
+        federation: the clients.
+        own: ``[clients]`` whether a client's images are read on this host, a group an entry; None for all.
+    """
     dtype = DTYPES[study.method.model.precision]
     if not methods.find(study.method.method).on_features:
-        return Normalizer.of(federation, dtype)
+        return Normalizer.of(federation, dtype, own)
     lengths = {m: spec.shape[-1] for m, spec in federation.archive.modalities.items()}
     constant = lambda value: {m: np.full(length, value, np.float32) for m, length in lengths.items()}
     return Normalizer(constant(0), constant(1), np.dtype(dtype or np.float32))

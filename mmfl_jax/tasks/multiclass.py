@@ -53,9 +53,9 @@ class Multiclass(Task):
         """Return log shares."""
         return one_class_evidence(counts)
 
-    def scores(self, targets: np.ndarray, measured: Measured) -> dict[str, Any]:
+    def scores(self, table: np.ndarray, measured: Measured) -> dict[str, Any]:
         """Return accuracy, F1 and the confusion matrix."""
-        return multiclass_metrics(targets.argmax(axis=1), measured.rows["probabilities"])
+        return multiclass_metrics(table, measured.rows["probabilities"])
 
     def baseline(self, train: np.ndarray, test: np.ndarray) -> dict[str, Any]:
         """Answer the most frequent class of the training samples."""

@@ -62,9 +62,9 @@ class Multilabel(Task):
         present, total = counts[..., :-1].astype(jnp.float32) + 0.5, counts[..., -1:].astype(jnp.float32)
         return jnp.log(present) - jnp.log(total + 1 - present)
 
-    def scores(self, targets: np.ndarray, measured: Measured) -> dict[str, Any]:
+    def scores(self, table: np.ndarray, measured: Measured) -> dict[str, Any]:
         """Return F1, mAP and subset accuracy."""
-        return multilabel_metrics(targets, measured.rows["probabilities"])
+        return multilabel_metrics(table, measured.rows["probabilities"])
 
     def baseline(self, train: np.ndarray, test: np.ndarray) -> dict[str, Any]:
         """Answer the k most frequent labels for every sample, with the k of the highest micro-F1 in training."""

@@ -114,7 +114,7 @@ class Pixel(Task):
         confusion = jnp.matmul(truth.T, found, precision="highest").astype(jnp.int32)
         return Measured({"hits": hits, "labelled": labelled.sum(axis=(1, 2))}, {"confusion": confusion})
 
-    def scores(self, targets: np.ndarray, measured: Measured) -> dict[str, Any]:
+    def scores(self, table: np.ndarray, measured: Measured) -> dict[str, Any]:
         """Return mean IoU, F1, accuracy and the confusion matrix, of all labelled pixels together."""
         return confusion_metrics(measured.sums["confusion"])
 

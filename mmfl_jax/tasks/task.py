@@ -144,11 +144,11 @@ class Task(abc.ABC):
     # Scores.
 
     @abc.abstractmethod
-    def scores(self, targets: np.ndarray, measured: Measured) -> dict[str, Any]:
+    def scores(self, table: np.ndarray, measured: Measured) -> dict[str, Any]:
         """Return the scores of samples.
 
         Args:
-          targets: of the samples.
+          table: of the samples.
           measured: of all samples: rows joined, sums added up.
         """
 

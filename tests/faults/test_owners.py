@@ -8,7 +8,7 @@ from federations import MemoryArchive, ragged_federation, simulation
 
 from mmfl_jax import archives
 from mmfl_jax.archives.base import ModalitySpec, Subset
-from mmfl_jax.engine.data import Normalizer
+from mmfl_jax.engine.normalizer import Normalizer
 from mmfl_jax.errors import UserError
 from mmfl_jax.federation import Federation
 from mmfl_jax.federation.holdout import train_and_test
