@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable, Iterator
@@ -63,6 +64,7 @@ def step_flops(program: Program, state: ServerState, data: GroupData, group: int
         data: of the client's group; gives the shapes.
         group: the client's group.
     """
+    program = dataclasses.replace(program, span=1)  # of all the devices that a client spans
     first = functools.partial(first_client, program, group)
     now = jax.eval_shape(lambda state, data: begin(*first(state, data)), state, data)
 
@@ -75,6 +77,7 @@ def step_flops(program: Program, state: ServerState, data: GroupData, group: int
 
 def round_flops(program: Program, state: ServerState, data: GroupData, group: int) -> float:
     """Return the operations of a client's round outside of its steps: its start, message and transforms."""
+    program = dataclasses.replace(program, span=1)
 
     def around(state: ServerState, data: GroupData) -> Any:
         client, batch = first_client(program, group, state, data)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import time
 from collections.abc import Sequence
@@ -9,12 +10,13 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from mmfl_jax import cluster, costs, methods
 from mmfl_jax.archives.base import Archive
 from mmfl_jax.engine.data import Samples
 from mmfl_jax.engine.execution import Cohort, Resident, Streamed
-from mmfl_jax.engine.mesh import client_mesh, own_devices, run_key
+from mmfl_jax.engine.mesh import client_mesh, own_homes, run_key
 from mmfl_jax.engine.plan import Planner, local_steps
 from mmfl_jax.engine.state import ServerState, digest
 from mmfl_jax.errors import UserError
@@ -24,7 +26,7 @@ from mmfl_jax.federation.asynchronous import AsynchronousRound, Schedule
 from mmfl_jax.federation.clock import Clock
 from mmfl_jax.federation.federation import pooled
 from mmfl_jax.federation.participation import Participation
-from mmfl_jax.federation.placement import Placement
+from mmfl_jax.federation.placement import Placement, best_span
 from mmfl_jax.study import Study, sizes
 from mmfl_jax.study.build import (
     MakeModel,
@@ -89,7 +91,9 @@ class Rounds:
             seed=study.training.seed,
         )
         sampling = sampling_of(self._participation)
-        self.program, make = program_of(study, self._clients, algorithm, make_model, self.repeats, sampling or 1.0)
+        self.mesh = self._mesh()
+        made, make = program_of(study, self._clients, algorithm, make_model, self.repeats, sampling or 1.0)
+        self.program = dataclasses.replace(made, span=self.mesh.devices.shape[1])
         sizes.check_program(study, self.program, len(self.federation.archive.class_names), len(self._clients.train))
         self._place_on_devices()
         self.state = self._initial_state(make)
@@ -146,17 +150,32 @@ class Rounds:
             seed=study.training.seed,
         )
 
-    def _place_on_devices(self) -> None:
-        study, federation = self.study, self._clients
+    def _mesh(self) -> Mesh:
+        """Return the devices, a home a row."""
+        study = self.study
         found, devices = jax.device_count(), study.execution.devices
         if devices > found or (devices and devices < found and cluster.several()):
             where = f"{jax.process_count()} processes have" if cluster.several() else "this host has"
             whole = ", and all of them are used" if cluster.several() else ""
             raise UserError(f"--devices {devices}: {where} {found} {jax.default_backend()} device(s){whole}")
-        self.mesh = client_mesh(devices)
-        #: The home device of every client.
-        self.placement = Placement.of(self._steps, [g.sizes for g in federation.groups], self.mesh.size)
-        own = own_devices(self.mesh)
+        span, count = study.execution.devices_per_client, devices or found
+        if not span:
+            sizes = [group.sizes for group in self._clients.groups]
+            cohort = min(sum(self._participation.most), self._participation.largest)
+            span = best_span(self._steps, sizes, count, study.training.batch_size, cohort)
+        if count % span or study.training.batch_size % span:
+            raise UserError(
+                f"--devices-per-client {span} must divide both the {count} devices and --batch-size "
+                f"{study.training.batch_size}"
+            )
+        return client_mesh(devices, span)
+
+    def _place_on_devices(self) -> None:
+        study, federation = self.study, self._clients
+        homes = self.mesh.devices.shape[0]
+        #: The home of every client.
+        self.placement = Placement.of(self._steps, [g.sizes for g in federation.groups], homes)
+        own = own_homes(self.mesh)
         self.normalizer = normalizer_of(study, federation, [own[homes.device] for homes in self.placement.groups])
         self._places = any(o.by_place for o in self.program.objectives)
         samples = Samples(
@@ -188,9 +207,9 @@ class Rounds:
             auto = _CHUNK[any(len(shape) == 3 for shape in specs)]
             if methods.find(self.study.method.method).prompts:
                 auto = _CHUNK_PROMPTS
-            if jax.default_backend() == "cpu":
+            if self.mesh.devices.flat[0].platform == "cpu":
                 auto = 1
-            sizes.append(min(chosen or min(auto, -(-count // self.mesh.size)), count))
+            sizes.append(min(chosen or min(auto, -(-count // self.placement.devices)), count))
         return sizes
 
     def _initial_state(self, make: MakeModel) -> ServerState:

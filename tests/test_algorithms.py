@@ -290,7 +290,7 @@ from test_round import assert_close, in_order
 
 for algorithm in ALL[{part}::3]:
     options = dict(weighting="uniform", speed="lognormal:10:1", chunk_size=2)
-    one, two = (engine(problem(), algorithm, devices=n, **options) for n in (1, 2))
+    one, two = (engine(problem(), algorithm, devices=n, devices_per_client=1, **options) for n in (1, 2))
     assert two.mesh.size == 2
     for sim in (one, two):
         sim.run_round(), sim.run_round()

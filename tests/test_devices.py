@@ -19,7 +19,7 @@ HELD = {held}
 federation = ragged_federation(SIZES, (HELD * len(SIZES))[: len(SIZES)])
 options = dict(method="mf+fw+mim", private="norm", chunk_size={chunk}, stream_mb={stream})
 one = simulation(federation, devices=1, **options)
-eight = simulation(federation, devices=8, **options)
+eight = simulation(federation, devices=8, devices_per_client=1, **options)
 assert eight.mesh.size == 8
 if not {stream}:  # each device has its own clients, and nobody else's
     for data in eight.execution.data:
@@ -59,7 +59,7 @@ saving = Checkpoints(folder, eight.placement)
 saving.save(2, eight.state, 0.0)
 saving.close()
 for devices in (1, 3, 4, 8):  # what clients kept goes back to any number of devices
-    fewer = eight if devices == 8 else simulation(federation, devices=devices, **options)
+    fewer = eight if devices == 8 else simulation(federation, devices=devices, devices_per_client=1, **options)
     number, fewer.state = Checkpoints(folder, fewer.placement, read_only=True).restore(fewer.state)
     jax.tree.map(np.testing.assert_array_equal, in_order(fewer), in_order(eight))
     assert number == fewer.round_number == 2
@@ -74,3 +74,51 @@ print("equal")
 )
 def test_eight_devices_equal_one(held, chunk, pmap, stream):
     assert run_on_devices(8, SCRIPT.format(held=held, chunk=chunk, pmap=pmap, stream=stream)) == "equal"
+
+
+SPANNED = """
+import jax, numpy as np
+from federations import ragged_federation, simulation
+from test_round import assert_close, in_order
+
+SIZES = [6, 30, 17, 90, 8]
+HELD = {held}
+federation = ragged_federation(SIZES, (HELD * len(SIZES))[: len(SIZES)], **{archive})
+options = {options}
+one = simulation(federation, devices=1, **options)
+spanned = simulation(federation, devices=4, devices_per_client=2, **options)
+assert spanned.mesh.devices.shape == (2, 2)
+assert spanned.program.span == 2
+images = [x for data in spanned.execution.data for x in data.images.values()] if not {stream} else []
+assert all(len(x.addressable_shards[0].data) <= len(x) // 4 for x in images)  # each device has its share
+row, alone = spanned.run_round(), one.run_round()
+assert abs(row["loss"] - alone["loss"]) < 1e-5 * abs(alone["loss"])
+assert_close(in_order(spanned), in_order(one), 1e-5, kept=1e-4)
+scores = [sim.evaluate() for sim in (spanned, one)]
+assert scores[0].keys() == scores[1].keys()
+assert spanned.cost()["flops_per_round"] == one.cost()["flops_per_round"]
+print("equal")
+"""
+SINGLE, BOTH = [("s1",), ("s2",)], [("s1", "s2")]
+IMAGES = {"shapes": {"s1": (12, 12, 2), "s2": (12, 12, 3)}}
+
+
+@pytest.mark.parametrize(
+    ("held", "archive", "options"),
+    [
+        (SINGLE, {}, {"method": "mf+fw+mim", "private": "norm", "algorithm": "scaffold"}),
+        (BOTH, {}, {"method": "mf+mim", "mim_positives": "pairs", "algorithm": "moon", "stream_mb": 1}),
+        (SINGLE, IMAGES, {"method": "mf+fw+mim", "encoder": "resnet8", "flips": True, "crop": 8}),
+        (BOTH, IMAGES, {"method": "separate", "encoder": "resnet8", "algorithm": "ditto"}),
+        (
+            SINGLE,
+            {"task": "pixel"},
+            {"method": "mf+fw+mim", "encoder": "resnet8", "flips": True, "crop": 4, "dice_weight": 0.5},
+        ),
+    ],
+    ids=["series", "pairs, streamed", "images", "separate", "pixels"],
+)
+def test_clients_over_several_devices_equal_one(held, archive, options):
+    script = SPANNED.format(held=held, archive=archive, options=options, stream="stream_mb" in options)
+    # Compiled without optimisation, for these are many programs.
+    assert run_on_devices(4, script, JAX_DISABLE_MOST_OPTIMIZATIONS="1") == "equal"

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mmfl_jax.engine.plan import Planner
-from mmfl_jax.federation.placement import Placement
+from mmfl_jax.federation.placement import Placement, best_span
 
 
 def test_planner_counts_the_padding_it_makes():
@@ -66,3 +66,20 @@ def test_homes_share_the_work():
     placement = Placement.of(steps, steps, 16)
     loads = sum(np.bincount(homes.device, work, 16) for homes, work in zip(placement.groups, steps))
     assert loads.max() <= max(1.02 * loads.mean(), max(work.max() for work in steps))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "devices", "batch", "cohort", "span"),
+    [
+        ([100] * 1000, 8, 16, 1000, 1),  # clients for everybody
+        ([100] * 4, 16, 16, 4, 4),  # four clients, four devices each
+        ([100] * 4, 16, 6, 4, 2),  # a batch of six cannot be shared by four
+        ([100] * 40, 16, 16, 4, 4),  # four of forty in a round
+        ([1000, 10, 10, 10], 8, 16, 4, 8),  # one client has all the work
+        ([100] * 16, 16, 16, 16, 1),
+        ([100], 1, 16, 1, 1),
+    ],
+)
+def test_clients_span_devices_where_they_are_few(sizes, devices, batch, cohort, span):
+    sizes = [np.array(sizes)]
+    assert best_span(sizes, sizes, devices, batch, cohort) == span

@@ -199,7 +199,7 @@ def test_two_devices_equal_the_python_loop():
     script = (
         "from test_prompts import assert_close, expected_state, one_round\n"
         "from test_round import in_order\n"
-        "sim, _ = one_round(devices=2, chunk_size=1)\n"
+        "sim, _ = one_round(devices=2, devices_per_client=1, chunk_size=1)\n"
         "assert sim.mesh.size == 2\n"
         "assert_close(in_order(sim), expected_state())\n"
     )

@@ -74,6 +74,9 @@ def run(reference: str, arguments: list[str]) -> None:
     for line in unused(study, simulation.federation.archive, given) if cluster.leads() else ():
         say(line)
     quiet = chosen.quiet or not cluster.leads()
+    homes, span = simulation.mesh.devices.shape
+    if span > 1 and not quiet:
+        print(f"{homes * span} devices, {span} to a client: {homes} clients train at a time")
     summary = commands.run(
         simulation,
         run_dir,

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import NamedTuple
+import functools
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import PartitionSpec as P
 
+from mmfl_jax.engine import spread
+from mmfl_jax.engine.mesh import AXIS, SPAN
 from mmfl_jax.engine.program import Program
 from mmfl_jax.engine.shuffle import batch_positions
 
@@ -20,6 +24,8 @@ Placed = jax.Array | np.ndarray
 @dataclasses.dataclass(frozen=True)
 class GroupData:
     """Hold the samples of a group's clients on the device, client after client.
+
+    Where clients span devices, sample ``i`` lies on device ``i`` modulo their number.
 
     Attributes:
       images: ``[samples, *shape]`` by modality of the group, normalised.
@@ -42,11 +48,18 @@ class GroupData:
     attack: Placed | None = None
 
 
+def data_specs() -> GroupData:
+    """Return how the parts of a group's data lie over the mesh: samples over the devices of each home."""
+    fields = {field.name: P(AXIS) for field in dataclasses.fields(GroupData)}
+    specs: Any = fields | dict.fromkeys(("images", "labels", "places"), P((AXIS, SPAN)))
+    return GroupData(**specs)
+
+
 class Batch(NamedTuple):
     """Hold one client's batch.
 
     Attributes:
-      images: ``[batch, *shape]`` by modality.
+      images: ``[batch, *shape]`` by modality; where the client spans devices, this device's share of the batch.
       labels: ``[batch, ...]``: the task's targets.
       classes: ``[batch, classes]`` of 0 and 1: which classes each sample has.
       places: ``[batch]``: tell places apart.
@@ -81,13 +94,19 @@ def draw_batch(
       rows: its :func:`batch_rows`, where they are known already.
     """
     rows = batch_rows(program, data, client, seed, step) if rows is None else rows
-    images = {m: images[rows] for m, images in data.images.items()}
+    if program.span == 1:
+        share = whole = lambda values: values[rows]
+    else:
+        share, whole = (functools.partial(spread.taken, rows, program.span, scatter=s) for s in (True, False))
+    images = {m: share(images) for m, images in data.images.items()}
     key = jax.random.fold_in(jax.random.key(seed), step)
-    images, labels = program.augmentation(images, data.labels[rows], key)
+    images, labels = program.augmentation(images, share(data.labels), key, spread=program.span)
+    if program.span > 1:
+        labels = spread.gathered(labels)
     return Batch(
         images,
         labels,
         program.task.presence(labels),
-        rows if data.places is None else data.places[rows],
+        rows if data.places is None else whole(data.places),
         None if data.offsets is None else data.offsets[client],
     )

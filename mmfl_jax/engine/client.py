@@ -9,11 +9,13 @@ import jax.numpy as jnp
 import optax
 
 from mmfl_jax.algorithms import Local
-from mmfl_jax.engine import moments
+from mmfl_jax.engine import moments, spread
 from mmfl_jax.engine.batches import Batch, GroupData, draw_batch
+from mmfl_jax.engine.mesh import SPAN
 from mmfl_jax.engine.program import Program
 from mmfl_jax.engine.state import Kept, ServerState
 from mmfl_jax.models import Output, Variables, values
+from mmfl_jax.ops.axes import batch_axis
 
 Array = jax.Array
 # Folded into a client's key for the randomness of its message; those of its steps are 0, 1, 2, ...
@@ -125,9 +127,15 @@ class _Forward:
 
     def _run(self, params: Variables, batch: Batch) -> Result:
         program, state = self.client.program, self.client.state
-        template = program.templates[self.client.group]
-        model = template.module({**params, **self.private}, self.stats, state.frozen)
-        output = model(batch.images, train=True)
+        template, trained = program.templates[self.client.group], {**params, **self.private}
+        if program.span > 1:
+            trained = spread.shared(trained)
+        model = template.module(trained, self.stats, state.frozen)
+        with batch_axis(SPAN if program.span > 1 else None):
+            output = model(batch.images, train=True)
+        if program.span > 1:
+            stacked = output.logits.ndim - batch.labels.ndim - program.task.spatial
+            output = spread.whole_output(output, stacked, program.span)
         logits = output.logits if batch.offset is None else output.logits + batch.offset
         losses = {"task": program.task.loss(logits, batch.labels)}
         total = losses["task"]

@@ -7,8 +7,10 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from mmfl_jax.engine.batches import GroupData
+from mmfl_jax.engine.mesh import put_parts, put_shares
 from mmfl_jax.engine.normalizer import Normalizer
 from mmfl_jax.federation import Federation
 from mmfl_jax.federation.placement import Placement
@@ -18,7 +20,7 @@ from mmfl_jax.tasks import task_of
 
 
 class Samples:
-    """Lay out what devices hold of a federation, in host memory.
+    """Put what devices hold of a federation onto them.
 
     Args:
       federation: the clients.
@@ -55,59 +57,71 @@ class Samples:
         return [np.asarray(offset) for offset in offsets]
 
     def most(self, group: int) -> int:
-        """Return the samples of a group that the fullest device is the home of."""
+        """Return the samples of a group that the fullest home has."""
         homes, sizes = self.placement.groups[group], self.federation.groups[group].sizes
         return int(np.bincount(homes.device, sizes, homes.devices).max(initial=0))
 
-    def resident(self, device: int) -> tuple[GroupData, ...]:
-        """Return all that a device holds of its clients, a group an entry."""
-        homes = self.placement.groups
+    def resident(self, mesh: Mesh) -> tuple[GroupData, ...]:
+        """Return all samples of all clients at their homes, a group an entry."""
+        homes, tables = self.placement.groups, self.tables(mesh)
         return tuple(
-            dataclasses.replace(table, **self.samples(g, device, homes[g].clients(device), self.most(g)))
-            for g, table in enumerate(self.tables(device))
+            self.with_samples(mesh, g, table, np.arange(len(homes[g].device)), self.most(g))
+            for g, table in enumerate(tables)
         )
 
-    def tables(self, device: int) -> tuple[GroupData, ...]:
-        """Return what a device knows of its clients, a group an entry, without any sample."""
-        return tuple(self._table(g, device) for g in range(len(self.federation.groups)))
+    def tables(self, mesh: Mesh) -> tuple[GroupData, ...]:
+        """Return what homes know of their clients, a group an entry, without any sample."""
+        return put_parts(mesh, lambda home: tuple(self._table(g, home) for g in range(len(self.placement.groups))))
 
-    def _table(self, group: int, device: int) -> GroupData:
+    def with_samples(self, mesh: Mesh, group: int, table: GroupData, chosen: np.ndarray, capacity: int) -> GroupData:
+        """Return a group's table with the samples of some clients.
+
+        Args:
+          mesh: the devices; those of a home take its samples by turns.
+          group: of the clients.
+          table: of :meth:`tables`.
+          chosen: ``[n]`` numbers within the group.
+          capacity: samples to make room for at a home.
+        """
         clients, homes = self.federation.groups[group], self.placement.groups[group]
-        own = homes.clients(device)
+        span = mesh.devices.shape[1]
+
+        def begins(home: int) -> np.ndarray:
+            own, out = chosen[homes.device[chosen] == home], np.zeros(homes.rows, np.int32)
+            out[homes.row[own]] = np.cumsum(clients.sizes[own]) - clients.sizes[own]
+            return out
+
+        def share(home: int, device: int) -> dict[str, Any]:
+            rows = positions(clients.offsets, chosen[homes.device[chosen] == home])[device::span]
+            return self._samples(group, rows, -(-capacity // span))
+
+        return dataclasses.replace(table, begins=put_parts(mesh, begins), **put_shares(mesh, share))
+
+    def _table(self, group: int, home: int) -> GroupData:
+        clients, homes = self.federation.groups[group], self.placement.groups[group]
+        own = homes.clients(home)
 
         def rows(values: np.ndarray, dtype: Any = np.int32) -> np.ndarray:
             return filled(values[own].astype(dtype, copy=False), homes.rows)
 
         offsets = self._offsets[group]
         return GroupData(
-            **self.samples(group, device, own[:0], 0),
+            **self._samples(group, np.zeros(0, np.int64), 0),
+            begins=np.zeros(homes.rows, np.int32),
             sizes=rows(clients.sizes),
             ids=rows(clients.ids),
             offsets=None if offsets is None else rows(offsets, offsets.dtype),
             attack=None if self._attack is None else rows(self._attack[clients.ids], np.float32),
         )
 
-    def samples(self, group: int, device: int, chosen: np.ndarray, capacity: int) -> dict[str, Any]:
-        """Return the fields of :class:`GroupData` that hold samples, of some clients of a device.
-
-        Args:
-          group: of the clients.
-          device: their home; others among them are passed over.
-          chosen: ``[n]`` numbers within the group.
-          capacity: samples to make room for.
-        """
-        clients, homes = self.federation.groups[group], self.placement.groups[group]
-        own = chosen[homes.device[chosen] == device]
-        rows = positions(clients.offsets, own)
-        begins = np.zeros(homes.rows, np.int32)
-        begins[homes.row[own]] = np.cumsum(clients.sizes[own]) - clients.sizes[own]
-        archive, places = self.federation.archive, self._places[group]
+    def _samples(self, group: int, rows: np.ndarray, capacity: int) -> dict[str, Any]:
+        """Return the fields of :class:`GroupData` that hold samples, of these rows of a group's."""
+        clients, archive, places = self.federation.groups[group], self.federation.archive, self._places[group]
         read = lambda m: self.normalizer.read(archive, m, clients.samples[rows])
         return {
             "images": {m: filled(read(m), capacity) for m in clients.modalities},
             "labels": filled(self._task.encode(self.federation.labels(clients, rows)), capacity),
             "places": None if places is None else filled(places[rows], capacity),
-            "begins": begins,
         }
 
 

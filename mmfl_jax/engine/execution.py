@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 
 from mmfl_jax.engine.batches import GroupData
 from mmfl_jax.engine.data import Samples
-from mmfl_jax.engine.mesh import put_parts
+from mmfl_jax.engine.mesh import platform_of, put_parts
 from mmfl_jax.engine.plan import GroupPlan, Planner, Work
 from mmfl_jax.engine.program import Program
 from mmfl_jax.engine.round import make_round, train_cohort
@@ -50,7 +50,7 @@ class Cohort:
 
 def _compiler_options(mesh: Mesh) -> dict[str, str | bool]:
     """Return the options of a round's compilation: on a CPU, what makes its loops faster."""
-    if mesh.devices.flat[0].platform != "cpu":
+    if platform_of(mesh) != "cpu":
         return {}
     # XLA's default is False, and its loops then copy what they carry, parameters among them, where nothing needs it.
     options: dict[str, str | bool] = {"xla_cpu_copy_insertion_use_region_analysis": True}
@@ -72,7 +72,7 @@ class Resident:
 
     def __init__(self, program: Program, mesh: Mesh, planner: Planner, samples: Samples):
         self.mesh, self.planner = mesh, planner
-        self.data: tuple[GroupData, ...] = put_parts(mesh, samples.resident)
+        self.data: tuple[GroupData, ...] = samples.resident(mesh)
         self._round = make_round(program, mesh, tuple(planner.most))
         self.compiled: Any = None
         self._laid: tuple[Cohort, tuple[GroupPlan, ...], Cost] | None = None
@@ -122,8 +122,8 @@ class _Ahead:
 
 
 def put_plans(mesh: Mesh, plans: tuple[GroupPlan, ...]) -> tuple[GroupPlan, ...]:
-    """Return plans with each device's part on it."""
-    return put_parts(mesh, lambda device: jax.tree.map(lambda x: x[device : device + 1], plans))
+    """Return plans with each home's part at it."""
+    return put_parts(mesh, lambda home: jax.tree.map(lambda x: x[home : home + 1], plans))
 
 
 class Streamed:
@@ -142,7 +142,7 @@ class Streamed:
         # Two waves are on a device at once: the one that trains and the one that arrives.
         groups = samples.federation.groups
         self.capacity = [self._capacity(g, budget // (2 * len(groups))) for g in range(len(groups))]
-        self._tables: tuple[GroupData, ...] = put_parts(mesh, samples.tables)
+        self._tables = samples.tables(mesh)
         self._wave = jax.jit(functools.partial(train_cohort, program, mesh, tuple(planner.most)))
         self._finish = jax.jit(functools.partial(finish, program), donate_argnums=0)
         self._add = jax.jit(lambda a, b: jax.tree.map(lambda x, y: x + y, a, b), donate_argnums=(0,))
@@ -155,7 +155,7 @@ class Streamed:
         clients = federation.groups[group]
         shapes = [federation.archive.modalities[m].shape for m in clients.modalities]
         sample = sum(int(np.prod(shape)) for shape in shapes) * itemsize
-        return max(budget // sample, int(clients.sizes.max()))
+        return max(budget * self.mesh.devices.shape[1] // sample, int(clients.sizes.max()))
 
     def compile(self, state: ServerState, cohort: Cohort, key: Array) -> None:
         """Compile for these shapes; every later wave has the same."""
@@ -211,7 +211,7 @@ class Streamed:
         """Return the wave of each member: a device's members fill one after the other."""
         sizes, home = self.samples.federation.groups[group].sizes[chosen], self.planner.placement.groups[group].device
         numbers = np.zeros(len(chosen), np.int64)
-        filled, wave = [0] * self.mesh.size, [0] * self.mesh.size
+        filled, wave = [0] * self.planner.placement.devices, [0] * self.planner.placement.devices
         for place, (device, size) in enumerate(zip(home[chosen].tolist(), sizes.tolist())):
             if filled[device] and filled[device] + size > self.capacity[group]:
                 filled[device], wave[device] = 0, wave[device] + 1
@@ -230,6 +230,4 @@ class Streamed:
         return self._load_group(group, np.zeros(0, np.int64))
 
     def _load_group(self, group: int, chosen: np.ndarray) -> GroupData:
-        read, capacity = self.samples.samples, self.capacity[group]
-        part = put_parts(self.mesh, lambda device: read(group, device, chosen, capacity))
-        return dataclasses.replace(self._tables[group], **part)
+        return self.samples.with_samples(self.mesh, group, self._tables[group], chosen, self.capacity[group])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -11,13 +12,19 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-AXIS = "clients"
+#: The mesh's axes: homes of clients, and the devices of a home, which share its clients' samples and batches.
+AXIS, SPAN = "clients", "samples"
 
 
-def client_mesh(devices: int = 0) -> Mesh:
-    """Return a mesh of one axis, "clients", over the first ``devices`` devices (0: all)."""
+def client_mesh(devices: int = 0, span: int = 1) -> Mesh:
+    """Return the mesh of the first ``devices`` devices (0: all), ``span`` of them a home; ``[homes, span]``."""
     found = jax.devices()
-    return Mesh(np.array(found[: devices or len(found)]), (AXIS,))
+    return Mesh(np.array(found[: devices or len(found)]).reshape(-1, span), (AXIS, SPAN))
+
+
+def platform_of(mesh: Mesh) -> str:
+    """Return the platform of the devices."""
+    return mesh.devices.flat[0].platform
 
 
 def everywhere(mesh: Mesh) -> NamedSharding:
@@ -26,13 +33,13 @@ def everywhere(mesh: Mesh) -> NamedSharding:
 
 
 def by_home(mesh: Mesh) -> NamedSharding:
-    """Return the sharding of what each device holds a part of, along the first axis."""
+    """Return the sharding of what each home has a part of, along the first axis; all devices of a home have it."""
     return NamedSharding(mesh, P(AXIS))
 
 
-def own_devices(mesh: Mesh) -> np.ndarray:
-    """Return ``[devices]``: whether a device is of this process."""
-    return np.array([device.process_index == jax.process_index() for device in mesh.devices.flat])
+def own_homes(mesh: Mesh) -> np.ndarray:
+    """Return ``[homes]``: whether this process is the one that speaks for a home: its first device is there."""
+    return np.array([device.process_index == jax.process_index() for device in mesh.devices[:, 0]])
 
 
 def put_everywhere(mesh: Mesh, tree: Any) -> Any:
@@ -54,23 +61,39 @@ def run_key(mesh: Mesh, seed: int) -> jax.Array:
 
 
 def put_parts(mesh: Mesh, part: Callable[[int], Any]) -> Any:
-    """Return arrays ``[devices * n, ...]`` of which device number ``i`` holds ``part(i)``, ``[n, ...]``.
+    """Return arrays ``[homes * n, ...]`` of which the devices of home ``i`` hold ``part(i)``, ``[n, ...]``, each.
 
     Only parts of this process's devices are asked for, one after the other.
 
     Args:
       mesh: the devices.
-      part: gives a tree of arrays, of one structure and one shape for all devices.
+      part: gives a tree of arrays, of one structure and one shape for all homes.
     """
-    devices = list(mesh.devices.flat)
-    placed = [jax.device_put(part(i), devices[i]) for i in np.flatnonzero(own_devices(mesh)).tolist()]
-    sharding = by_home(mesh)
+    once = functools.lru_cache(1)(part)  # the devices of a home come one after the other
+    return _put(mesh, by_home(mesh), lambda home, _: once(home))
 
-    def whole(*parts: jax.Array) -> jax.Array:
-        shape = (len(devices) * parts[0].shape[0], *parts[0].shape[1:])
+
+def put_shares(mesh: Mesh, share: Callable[[int, int], Any]) -> Any:
+    """Return arrays ``[homes * span * n, ...]`` of which device ``j`` of home ``i`` holds ``share(i, j)``.
+
+    Args:
+      mesh: the devices.
+      share: gives a tree of arrays, of one structure and one shape for all devices.
+    """
+    return _put(mesh, NamedSharding(mesh, P((AXIS, SPAN))), share)
+
+
+def _put(mesh: Mesh, sharding: NamedSharding, share: Callable[[int, int], Any]) -> Any:
+    homes, span = mesh.devices.shape
+    pieces = homes if sharding.spec == P(AXIS) else homes * span
+    own = [at for at, device in np.ndenumerate(mesh.devices) if device.process_index == jax.process_index()]
+    placed = [jax.device_put(share(*at), mesh.devices[at]) for at in own]
+
+    def joined(*parts: jax.Array) -> jax.Array:
+        shape = (pieces * parts[0].shape[0], *parts[0].shape[1:])
         return jax.make_array_from_single_device_arrays(shape, sharding, list(parts))
 
-    return jax.tree.map(whole, *placed)
+    return jax.tree.map(joined, *placed)
 
 
 def whole(array: jax.Array) -> np.ndarray:

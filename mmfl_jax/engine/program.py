@@ -46,8 +46,10 @@ class Program:
       server_rate: ``round -> rate`` by which the server's step is scaled.
       momentum: of the client optimizer, 0 for plain SGD.
       sampling: the probability that a client takes part in a round; 1 where cohorts are of a fixed size.
-      augmentation: ``(images, labels, key) -> images, labels``: how a batch is varied.
+      augmentation: ``(images, labels, key, spread) -> images, labels``: how a batch is varied, or this device's share
+        of it where it is spread over several.
       weighting: of clients in averages: ``samples`` or ``uniform``.
+      span: devices that share each client's samples and batches.
     """
 
     task: Task
@@ -66,8 +68,9 @@ class Program:
     server_rate: Callable[[Array], Array] = lambda round: jnp.float32(1)
     momentum: float = 0.0
     sampling: float = 1.0
-    augmentation: Callable[..., tuple[dict[str, Array], Array]] = lambda images, labels, key: (images, labels)
+    augmentation: Callable[..., tuple[dict[str, Array], Array]] = lambda images, labels, key, spread: (images, labels)
     weighting: str = "samples"
+    span: int = 1
 
     @classmethod
     def of(

@@ -19,12 +19,13 @@ from jax.sharding import PartitionSpec as P
 
 from mmfl_jax.algorithms.reduce import present
 from mmfl_jax.engine import server
-from mmfl_jax.engine.batches import GroupData, batch_rows, draw_batch
+from mmfl_jax.engine.batches import GroupData, batch_rows, data_specs, draw_batch
 from mmfl_jax.engine.client import Client, Facts, Training, begin, end, local_step
-from mmfl_jax.engine.mesh import AXIS
+from mmfl_jax.engine.mesh import AXIS, platform_of
 from mmfl_jax.engine.plan import GroupPlan
 from mmfl_jax.engine.program import Program
 from mmfl_jax.engine.state import Kept, ServerState
+from mmfl_jax.ops.platform import compiled_for
 
 Array = jax.Array
 Sums = dict[str, Any]
@@ -188,7 +189,7 @@ def train_device(
     key: Array,
     cohort: tuple[int, ...],
 ) -> tuple[tuple[Kept, ...], Sums]:
-    """Train the cohort's clients of one device, and add up the sums of all devices along the axis "clients".
+    """Train the cohort's clients of one home, and add up the sums of all homes along the axis "clients".
 
     Args:
       program: of the round.
@@ -224,13 +225,14 @@ def train_cohort(
     """
 
     def device(state: ServerState, data: Any, plans: Any, key: Array) -> Any:
-        return train_device(program, state, data, jax.tree.map(lambda x: x[0], plans), key, cohort)
+        with compiled_for(platform_of(mesh)):
+            return train_device(program, state, data, jax.tree.map(lambda x: x[0], plans), key, cohort)
 
     # check_vma would add psums to the gradients of replicated parameters; here each client's gradient is its own.
     sharded = jax.shard_map(
         device,
         mesh=mesh,
-        in_specs=(state_specs(), P(AXIS), P(AXIS), P()),
+        in_specs=(state_specs(), tuple(data_specs() for _ in data), P(AXIS), P()),
         out_specs=(P(AXIS), P()),
         check_vma=False,
     )

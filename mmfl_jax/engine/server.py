@@ -30,8 +30,10 @@ def server_key(key: Array, round_number: Array) -> Array:
 def message_shapes(program: Program, state: ServerState, data: GroupData, group: int) -> Message:
     """Return the shapes of what a client of ``group`` sends, with its moments: the functions of the round, traced."""
 
+    one_device = dataclasses.replace(program, span=1)
+
     def one(state: ServerState, data: GroupData) -> Message:
-        client, batch = first_client(program, group, state, data)
+        client, batch = first_client(one_device, group, state, data)
         return end(client, begin(client, batch))[0]
 
     return jax.eval_shape(one, state, data)

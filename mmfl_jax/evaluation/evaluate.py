@@ -14,15 +14,18 @@ from jax.sharding import PartitionSpec as P
 
 from mmfl_jax.archives.base import IGNORED, Archive
 from mmfl_jax.engine.data import filled
-from mmfl_jax.engine.mesh import AXIS, everywhere, put_parts
+from mmfl_jax.engine.mesh import AXIS, SPAN, everywhere, platform_of, put_shares
 from mmfl_jax.engine.normalizer import Normalizer
 from mmfl_jax.errors import Diverged, UserError
 from mmfl_jax.models import Template, Variables
+from mmfl_jax.ops.platform import compiled_for
 from mmfl_jax.tasks import task_of
 from mmfl_jax.tasks.task import Measured, Task
 
 Array = jax.Array
 
+# Over all devices, along the first axis.
+ALL = P((AXIS, SPAN))
 # Test images up to this size stay on the device between evaluations; larger ones are read again each time.
 _RESIDENT_BYTES = 2 << 30
 
@@ -53,8 +56,12 @@ def _answers(
     template: Template, task: Task, mesh: Mesh, variables: tuple[Variables, ...], inputs: dict[str, Array]
 ) -> Array:
     """Return probabilities; each device answers for its part of the batch, and all know all."""
-    device = lambda variables, inputs: task.predict(_logits(template, variables, inputs))
-    found = jax.shard_map(device, mesh=mesh, in_specs=(P(), P(AXIS)), out_specs=P(AXIS), check_vma=False)
+
+    def device(variables: tuple[Variables, ...], inputs: dict[str, Array]) -> Array:
+        with compiled_for(platform_of(mesh)):
+            return task.predict(_logits(template, variables, inputs))
+
+    found = jax.shard_map(device, mesh=mesh, in_specs=(P(), ALL), out_specs=ALL, check_vma=False)
     return jax.lax.with_sharding_constraint(found(variables, inputs), everywhere(mesh))
 
 
@@ -70,11 +77,12 @@ def _measure(
     """Return what the task measures; each device does its part of the batch, and all know all."""
 
     def device(variables: tuple[Variables, ...], inputs: dict[str, Array], targets: Array) -> Any:
-        found = task.measure(_logits(template, variables, inputs), targets)
-        return found.rows, jax.lax.psum(found.sums, AXIS)
+        with compiled_for(platform_of(mesh)):
+            found = task.measure(_logits(template, variables, inputs), targets)
+        return found.rows, jax.lax.psum(found.sums, (AXIS, SPAN))
 
-    specs: Any = (P(AXIS), P())
-    found = jax.shard_map(device, mesh=mesh, in_specs=(P(), P(AXIS), P(AXIS)), out_specs=specs, check_vma=False)
+    specs: Any = (ALL, P())
+    found = jax.shard_map(device, mesh=mesh, in_specs=(P(), ALL, ALL), out_specs=specs, check_vma=False)
     return Measured(*jax.lax.with_sharding_constraint(found(variables, inputs, targets), everywhere(mesh)))
 
 
@@ -124,11 +132,12 @@ class Evaluator:
 
     def _read(self) -> Iterator[tuple[dict[str, Array], Array]]:
         for begin in range(0, len(self.samples), self._each * self._mesh.size):
-            yield put_parts(self._mesh, functools.partial(self._part, begin))
+            yield put_shares(self._mesh, functools.partial(self._share, begin))
 
-    def _part(self, begin: int, device: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    def _share(self, begin: int, home: int, device: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
         """Return a device's images and targets of a batch; those after the last sample are zeros, without labels."""
-        chosen = self.samples[begin + device * self._each :][: self._each]
+        begin += (home * self._mesh.devices.shape[1] + device) * self._each
+        chosen = self.samples[begin : begin + self._each]
         targets = self.task.encode(self.archive.read_labels(chosen))
         surplus = np.full((self._each - len(chosen), *targets.shape[1:]), IGNORED, np.uint8)
         read = self.normalizer.read

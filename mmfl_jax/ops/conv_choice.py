@@ -10,6 +10,7 @@ from mmfl_jax.errors import UserError
 from mmfl_jax.ops.conv_direct import pairs
 from mmfl_jax.ops.conv_onednn import onednn_computes, onednn_three_passes
 from mmfl_jax.ops.conv_spec import ConvSpec
+from mmfl_jax.ops.platform import traced_platform
 
 FORMS = ("canonical", "onednn", "onednn_bf16x3", "im2col", "paired", "rows", "batched", "plain")
 
@@ -52,7 +53,7 @@ def choose(spec: ConvSpec, kind: str, dtype: jnp.dtype, batch: int, channels: in
     if spec.form is not None:
         return spec.form
     taps = math.prod(spec.kernel)
-    if jax.default_backend() == "cpu":
+    if traced_platform() == "cpu":
         return _choose_cpu(spec, kind, dtype, batch, channels, features)
     if clients == 1 or spec.groups > 1:
         return "plain"

@@ -13,6 +13,7 @@ from jax import Array, lax
 
 from mmfl_jax.ops.conv_direct import canonical_input, canonical_weight, plain_forward
 from mmfl_jax.ops.conv_spec import ConvSpec, flip, same_axes
+from mmfl_jax.ops.platform import traced_platform
 
 # The call is XLA's own, not a public interface: another release may number its fields differently, and a wrong number
 # ends the process. So it is made only with releases that pass tests/test_ops_conv.py.
@@ -57,7 +58,7 @@ def _takes(spec: ConvSpec, dtype: jnp.dtype) -> bool:
         and len(spec.kernel) == 2
         and max(spec.lhs_dilation) == 1
         and min(edge for edges in spec.padding for edge in edges) >= 0
-        and jax.default_backend() == "cpu"
+        and traced_platform() == "cpu"
     )
 
 

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from mmfl_jax.ops.platform import traced_platform
+
 
 def dot_general(lhs: Array, rhs: Array, dimension_numbers: Any, precision: Any = None, **options: Any) -> Array:
     """Multiply as ``jax.lax.dot_general`` does: what ``nnx.Linear`` takes.
@@ -15,7 +17,7 @@ def dot_general(lhs: Array, rhs: Array, dimension_numbers: Any, precision: Any =
     times); all else, and all other platforms, go to ``jax.lax`` as they are.
     """
     dense = lhs.ndim == rhs.ndim == 2 and dimension_numbers == (((1,), (0,)), ((), ()))
-    if not dense or any(value is not None for value in options.values()) or jax.default_backend() != "cpu":
+    if not dense or any(value is not None for value in options.values()) or traced_platform() != "cpu":
         return lax.dot_general(lhs, rhs, dimension_numbers, precision=precision, **options)
     return _dense(lhs, rhs, precision)
 

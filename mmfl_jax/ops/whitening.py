@@ -14,6 +14,8 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from mmfl_jax.ops.axes import mean_over_batch
+
 Array = jax.Array
 
 METHODS = ("cholesky", "zca", "newton_schulz")
@@ -110,7 +112,7 @@ def _newton_schulz(covariance: Array, iterations: int) -> Array:
 
 
 def group_moments(x: Array, group_size: int) -> tuple[Array, Array]:
-    """Return the mean and the covariance of each channel group over all but the last axis.
+    """Return the mean and the covariance of each channel group over all but the last axis, of the whole batch.
 
     Args:
       x: ``[..., channels]``; moments are taken in float32.
@@ -120,8 +122,8 @@ def group_moments(x: Array, group_size: int) -> tuple[Array, Array]:
       ``mean [channels]`` and ``covariance [channels / group_size, group_size, group_size]`` (biased: divided by n).
     """
     flat = x.reshape(-1, x.shape[-1]).astype(jnp.float32)
-    mean = flat.mean(axis=0)
-    return mean, _group_covariance(flat, mean, group_size)
+    mean = mean_over_batch(flat.mean(axis=0))
+    return mean, mean_over_batch(_group_covariance(flat, mean, group_size))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))

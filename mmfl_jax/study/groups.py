@@ -162,6 +162,8 @@ class ExecutionOptions:
     """Clients that a device trains at once; 0 to choose by platform and model."""
     devices: Count = 0
     """Devices to spread clients over; 0 for all. On a CPU, this many are made: one a core is fastest."""
+    devices_per_client: Count = 0
+    """Devices that share each client's images and batches; 0 to choose: more than one where clients are few."""
     stream_mb: Count = 0
     """Keep at most this many MB of training images on the device, and stream clients in waves; 0 keeps all there."""
     evaluate_every: Positive = 5
