@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
@@ -13,6 +13,7 @@ from matplotlib.patches import Patch
 
 from mmfl_jax.archives.base import IGNORED
 from mmfl_jax.report.figures import MAX_CLASSES, draw_bars, draw_figures, legend_above
+from mmfl_jax.report.palette import class_colors
 from mmfl_jax.report.presentation import short_names
 from mmfl_jax.runs import predictions
 from mmfl_jax.runs.record import RunRecord
@@ -93,18 +94,7 @@ def draw_confusion(run: RunRecord) -> Figure | None:
     return figure
 
 
-def class_colors(known: list[str], classes: int) -> list[str]:
-    """Return a colour for each class: the archive's own, or else as different as a palette has them."""
-    if len(known) == classes:
-        return known
-    palette = matplotlib.colormaps["tab20" if classes <= 20 else "turbo"]
-    # Of tab20 the strong colours first, then the pale ones.
-    order = [2 * i % 20 + (2 * i // 20) for i in range(classes)]
-    rgb = [palette(order[i]) if classes <= 20 else palette(i / (classes - 1)) for i in range(classes)]
-    return [matplotlib.colors.to_hex(color) for color in rgb]
-
-
-def painted(labels: np.ndarray, colors: list[str]) -> np.ndarray:
+def painted(labels: np.ndarray, colors: Sequence[str]) -> np.ndarray:
     """Return ``[height, width, 3]`` floats of class numbers; what is no class is white."""
     table = np.ones((256, 3))
     table[: len(colors)] = [to_rgb(color) for color in colors]
