@@ -35,6 +35,15 @@ def test_true_colours_have_one_stretch():
     assert colors[..., 2].mean() < 0.7 * colors[..., 0].mean()
 
 
+def test_clouds_do_not_leave_land_black():
+    land = np.random.default_rng(0).uniform(200, 800, (50, 50, 3)).astype(np.float32)
+    cloudy = land.copy()
+    cloudy[:10] = 9000
+    clear, seen = composite(land, true=True)[10:, :, :3], composite(cloudy, true=True)
+    assert (seen[:10] == 1).all()
+    assert seen[10:, :, :3].mean() > 0.4 * clear.mean()
+
+
 def test_missing_values_of_a_picture_are_white():
     images = np.random.default_rng(0).normal(size=(2, 8, 8, 4)).astype(np.float32)
     images[0, 3, 4, 2] = np.nan

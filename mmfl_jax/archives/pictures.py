@@ -10,6 +10,8 @@ import numpy as np
 _RGB = (("b4", "b3", "b2"), ("red", "green", "blue"), ("r", "g", "b"))
 # Places of red, green and blue where Sentinel-2's bands have no names, by their number.
 _UNNAMED_S2 = {10: (2, 1, 0), 12: (3, 2, 1), 13: (3, 2, 1)}
+# How many times as bright as half of an image clouds are; a tenth of clouds would leave land nearly black.
+_CLOUDS = 3.5
 # What writers call bands that have no name.
 _NUMBERED = re.compile(r"((band|channel|layer)s?)?[ _-]*\d*")
 _SENTINEL = re.compile(r"b0*(\d+a?)")
@@ -48,8 +50,8 @@ def composite(bands: np.ndarray, true: bool) -> np.ndarray:
     Args:
         bands: [..., bands] of three bands, of one in grey, or of radar's two, whose ratio (difference, where they are
             in decibels) is the third colour; NaN for missing values.
-        true: whether they are red, green and blue: one stretch for all three then, which clouds may be beyond, and a
-            root, as land reflects little. Else each lies between its percentiles 2 and 98.
+        true: whether they are red, green and blue: one stretch for all three then, up to what is brighter than land,
+            and a root, as land reflects little. Else each lies between its percentiles 2 and 98.
 
     Returns:
         float32 [..., 4] from 0 to 1, transparent where a band is unknown.
@@ -62,9 +64,10 @@ def composite(bands: np.ndarray, true: bool) -> np.ndarray:
     seen = np.zeros((*known.shape, 4), np.float32)
     if not known.any():
         return seen
-    low, high = np.percentile(bands[known], (2, 92 if true else 98), axis=0)
+    low, middle, most, high = np.percentile(bands[known], (2, 50, 75, 98), axis=0)
     if true:
-        low, high = low.min(), high.max()
+        low = low.min()
+        high = np.clip(low + _CLOUDS * (middle.max() - low), most.max(), high.max())
     stretched = np.clip((np.where(known[..., None], bands, 0) - low) / np.maximum(high - low, 1e-12), 0, 1)
     seen[..., :3] = np.where(known[..., None], stretched**0.7 if true else stretched, 0)
     seen[..., 3] = known

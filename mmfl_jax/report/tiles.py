@@ -73,7 +73,8 @@ def draw_iou(run: RunRecord) -> Figure | None:
 def draw_confusion(run: RunRecord) -> Figure | None:
     """Draw, of the modalities together, what share of each class is taken for which."""
     names = run.federation["class_names"][:MAX_CLASSES]
-    scores = run.evaluation.get(fused_set(run.evaluated_sets) or "", {})
+    fused = fused_set(run.evaluated_sets) or ""
+    scores = run.evaluation.get(fused, {})
     counts = np.array(scores.get("confusion") or [], float)
     if counts.shape != (len(names), len(names)) or len(names) < 2:
         return None
@@ -90,7 +91,7 @@ def draw_confusion(run: RunRecord) -> Figure | None:
     panel.set_xticks(range(len(names)), labels, rotation=40, ha="right", rotation_mode="anchor")
     panel.tick_params(length=0)
     panel.spines[:].set_visible(False)
-    panel.set_title("Share of each class by answer")
+    panel.set_title(f"Answers to each class, %, from {fused}")
     return figure
 
 
