@@ -143,6 +143,7 @@ def test_streamed_equals_resident(monkeypatch):
     resident, streamed = simulation(federation, **options), simulation(federation, stream_mb=2, **options)
     waves = list(streamed.execution._waves(streamed.cohort(0).members))
     assert len(waves) > 2
+    assert all(places.size for wave in waves[:-1] for places in wave)  # all groups end together
     load, loads = streamed.execution._load, []
     monkeypatch.setattr(streamed.execution, "_load", lambda *wave: loads.append(1) or load(*wave))
     streamed.compile()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -148,7 +149,7 @@ class Streamed:
         self.mesh, self.planner, self.data = mesh, planner, data
         self.federation, self.normalizer, self._task = federation, normalizer, program.task
         # Two waves are on the device at once: the one that trains and the one that arrives.
-        self.capacity = [self._capacity(g, budget // (2 * len(data))) for g in range(len(data))]
+        self.capacity = self._capacities(budget // 2)
         self._wave = jax.jit(functools.partial(train_cohort, program, mesh, tuple(planner.most)))
         self._finish = jax.jit(functools.partial(finish, program), donate_argnums=0)
         self._add = jax.jit(lambda a, b: jax.tree.map(lambda x, y: x + y, a, b), donate_argnums=(0,))
@@ -156,10 +157,17 @@ class Streamed:
         self._reader = ThreadPoolExecutor(1, "reader")
         self._ahead = _Ahead()
 
-    def _capacity(self, group: int, budget: int) -> int:
-        shapes = [self.federation.archive.modalities[m].shape for m in self.federation.groups[group].modalities]
-        sample = sum(int(np.prod(shape)) for shape in shapes) * self.normalizer.dtype.itemsize
-        return max(budget // sample, int(self.data[group].sizes.max()))
+    def _capacities(self, budget: int) -> list[int]:
+        """Return how many samples of each group a wave of some bytes has, at least the largest client.
+
+        All groups have one share of their samples in it, so that they end with the same wave: in one of few clients,
+        devices wait for each other.
+        """
+        modalities, groups = self.federation.archive.modalities, self.federation.groups
+        sample = [sum(math.prod(modalities[m].shape) for m in g.modalities) for g in groups]
+        sizes = [data.sizes for data in self.data]
+        whole = sum(int(s.sum()) * each for s, each in zip(sizes, sample)) * self.normalizer.dtype.itemsize
+        return [max(budget * int(s.sum()) // whole, int(s.max())) for s in sizes]
 
     def compile(self, state: ServerState, cohort: Cohort, key: Array) -> None:
         """Compile for these shapes; every later wave has the same."""
