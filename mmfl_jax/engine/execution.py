@@ -171,8 +171,7 @@ class Streamed:
 
     def compile(self, state: ServerState, cohort: Cohort, key: Array) -> None:
         """Compile for these shapes; every later wave has the same."""
-        one = cohort.part([np.arange(len(m))[:1] for m in cohort.members])
-        data, plans, _ = self._load(one, [0] * len(one.members))
+        data, plans, _ = self._load(cohort, [np.arange(len(m))[:1] for m in cohort.members])
         self.compiled = self._wave.lower(state, data, plans, key).compile(_compiler_options(self.mesh))
 
     def run(
@@ -214,18 +213,19 @@ class Streamed:
 
     def _loads(self, cohort: Cohort) -> list[Callable[[], Load]]:
         """Return what reads each wave of a cohort."""
-        waves = list(self._waves(cohort.members))
-        first = [[int(places[0]) if len(places) else 0 for places in wave] for wave in waves]
-        return [functools.partial(self._load, cohort.part(wave), begin) for wave, begin in zip(waves, first)]
+        return [functools.partial(self._load, cohort, wave) for wave in self._waves(cohort)]
 
-    def _waves(self, members: Members) -> Iterator[Members]:
-        """Yield the cohort in waves, places of each group's members, each within every group's capacity."""
+    def _waves(self, cohort: Cohort) -> Iterator[Members]:
+        """Yield the cohort in waves, places of each group's members, each within every group's capacity.
+
+        Clients with most local steps come first: in a wave of clients alike no device waits long for another.
+        """
         queues = []
-        for group, chosen in enumerate(members):
+        for group, (chosen, steps) in enumerate(zip(cohort.members, cohort.steps)):
             filled = 0
             waves: list[list[int]] = [[]]
-            for place, client in enumerate(chosen):
-                size = int(self.data[group].sizes[client])
+            for place in np.argsort(-steps, kind="stable").tolist():
+                size = int(self.data[group].sizes[chosen[place]])
                 if waves[-1] and filled + size > self.capacity[group]:
                     waves.append([])
                     filled = 0
@@ -235,10 +235,11 @@ class Streamed:
         for i in range(max(map(len, queues))):
             yield [np.array(waves[i] if i < len(waves) else [], np.int64) for waves in queues]
 
-    def _load(self, cohort: Cohort, first: list[int]) -> Load:
+    def _load(self, cohort: Cohort, wave: Members) -> Load:
         """Read the samples of a wave and put them on the devices."""
-        plans, cost = self.planner.lay(cohort.members, cohort.steps, cohort.delays, first)
-        loaded = tuple(self._load_group(group, chosen) for group, chosen in enumerate(cohort.members))
+        part = cohort.part(wave)
+        plans, cost = self.planner.lay(part.members, part.steps, part.delays, wave)
+        loaded = tuple(self._load_group(group, chosen) for group, chosen in enumerate(part.members))
         data = jax.device_put(loaded, NamedSharding(self.mesh, P()))
         return data, jax.device_put(plans, NamedSharding(self.mesh, P(AXIS))), cost
 

@@ -61,7 +61,7 @@ class Planner:
         members: list[np.ndarray],
         steps: list[np.ndarray] | None = None,
         delays: list[np.ndarray] | None = None,
-        first: list[int] | None = None,
+        slots: list[np.ndarray] | None = None,
     ) -> tuple[tuple[GroupPlan, ...], dict[str, float]]:
         """Return the plans of one round, and what they cost.
 
@@ -69,7 +69,7 @@ class Planner:
           members: numbers within each group of the clients that take part.
           steps: of these clients in this round, a group an entry; None for their own.
           delays: of these clients, a group an entry; None for no delay.
-          first: the slot of each group's first member; 0 unless this is a later wave of a round.
+          slots: of these clients in the cohort, a group an entry; None where they are the whole cohort.
 
         Returns:
           A plan a group, and ``client_steps``, ``clients`` and ``padding_waste``: the share of client-steps that are
@@ -90,9 +90,9 @@ class Planner:
             local = chunks(todo, 0)
             useful += int(local.sum())
             paid += int(local.max(axis=1, initial=0).sum()) * size
-            slots = np.arange(len(chosen)) + (first[group] if first else 0)
+            places = np.arange(len(chosen)) if slots is None else slots[group]
             late = np.zeros(len(chosen), np.int32) if delays is None else delays[group]
-            columns = chunks(chosen, -1), local, chunks(slots, 0), chunks(late, 0)
+            columns = chunks(chosen, -1), local, chunks(places, 0), chunks(late, 0)
             plans.append(self._deal(group, columns, loads))
         return tuple(plans), {
             "clients": sum(len(m) for m in members),
