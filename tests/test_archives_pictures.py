@@ -52,6 +52,13 @@ def test_missing_values_of_a_picture_are_white():
     assert (picture(np.full_like(images, np.nan), "s2", ("B02", "B03", "B04", "B08")) == 255).all()
 
 
+def test_an_image_of_snow_leaves_others_as_they_are():
+    land = np.random.default_rng(0).uniform(200, 800, (1, 20, 20, 3)).astype(np.float32)
+    names = ("B04", "B03", "B02")
+    beside_snow = picture(np.concatenate([land, land + 9000]), "s2", names)
+    np.testing.assert_array_equal(beside_snow[:1], picture(land, "s2", names))
+
+
 def test_bands_are_found_by_names_or_by_places():
     assert true_color("s2", ("B2", "B03", "b4")) == (2, 1, 0)
     assert true_color("s2l2a", tuple(map(str, range(12)))) == (3, 2, 1)

@@ -75,9 +75,13 @@ def composite(bands: np.ndarray, true: bool) -> np.ndarray:
 
 
 def picture(images: np.ndarray, modality: str, channels: Sequence[str]) -> np.ndarray:
-    """Return uint8 ``[..., height, width, 3]`` of images ``[..., height, width, channels]``; missing ones are white."""
-    places = shown_bands(modality, channels)
-    seen = composite(images[..., list(places)], bool(true_color(modality, channels)))
+    """Return uint8 ``[samples, height, width, 3]`` of images ``[samples, height, width, channels]``.
+
+    True colours are stretched image by image, or one of snow would leave all others black; else the stretch is that of
+    all together, as radar's brightness can be compared. Missing values are white.
+    """
+    bands, true = images[..., list(shown_bands(modality, channels))], bool(true_color(modality, channels))
+    seen = np.stack([composite(image, true) for image in bands]) if true else composite(bands, true)
     return (255 * np.where(seen[..., 3:] > 0, seen[..., :3], 1)).astype(np.uint8)
 
 

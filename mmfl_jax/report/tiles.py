@@ -19,7 +19,7 @@ from mmfl_jax.runs import predictions
 from mmfl_jax.runs.record import RunRecord
 from mmfl_jax.runs.values import fused_set
 
-_UNLABELLED = "#ffffff"
+_UNLABELLED, _FRAME = "#ffffff", "#c3c9d1"
 
 
 def draw_tile_figures(run: RunRecord, folder: Path) -> dict[str, Path]:
@@ -50,7 +50,7 @@ def draw_tiles(run: RunRecord) -> Figure | None:
             panel.set_xlabel(f"{accuracy:.0%} right", fontsize=7, labelpad=2)
         for panel in row:
             panel.set(xticks=[], yticks=[])
-            panel.spines[:].set_visible(False)
+            panel.spines[:].set(visible=True, color=_FRAME, linewidth=0.6)  # snow and clouds are white, as the page is
     for panel, title in zip(panels[0], [*modalities, "truth", *(f"from {name}" for name in sets)]):
         panel.set_title(title, fontsize=8, loc="center")
     third = max(1, len(order) // 3)
