@@ -3,6 +3,12 @@
 Command: python experiments/real_tiles.py DIR OUT [--seeds 3] [--rounds 200]; the same command goes on after a stop
 DIR holds tiles as ``tiles:DIR`` reads them (S1RTC, S2L2A, LULC). Each tile is cut into 16 blocks, an owner each, with
 one sensor; four blocks of each tile are for test, and no owner has them. The forest sees all training pixels.
+Time: 2 minutes a run on 2 cores of a shared Intel Xeon, JAX 0.10.2, up to 6 beside other work; a minute a forest
+Result (mean IoU / macro-F1 of s1, s2 and both, mean and deviation over 3 seeds):
+  random forest .205 ±.000 / .311 ±.000, .613 ±.001 / .734 ±.001, .626 ±.003 / .747 ±.003
+  unified .381 ±.024 / .478 ±.025, .504 ±.073 / .603 ±.070, .436 ±.076 / .544 ±.078
+  MF .373 ±.010 / .469 ±.021, .536 ±.035 / .645 ±.040, .518 ±.025 / .625 ±.031
+  MF+FW+MIM .362 ±.067 / .465 ±.071, .611 ±.012 / .724 ±.011, .571 ±.032 / .679 ±.043
 """
 
 from __future__ import annotations
@@ -49,7 +55,7 @@ def study(method: str, seed: int, rounds: int) -> mm.Study:
         # An owner has one block. What is normalised by its own moments does not tell snow from water any more.
         norm="none",
         whitening_moments="pooled",
-        # Owners differ so much that they drift apart within a few steps: one step a round, and Adam on the server.
+        # Owners differ much: one step a round and Adam on the server is nearly training in one place.
         algorithm="fedadam:rate=3e-3:tau=1e-6",
         server_schedule="cosine",
         client_optimizer="sgd",
