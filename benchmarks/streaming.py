@@ -4,14 +4,16 @@
         [--encoder resnet8] [--devices N] [--output FILE]
 
 ARCHIVE is a reference such as ``bigearthnet:PREPARED``. Both simulations are of one federation, a sensor a client, and
-take turns, a round each. A row says seconds a round of both, what share of a streamed round the device waits for data,
-the bytes of training images in all and of the two waves that a device holds at most, and how far the final parameters
-lie apart.
+take turns, a round each. A row says seconds a round of both, their ratio and that of processor time (medians of pairs;
+other work on the machine lengthens processor time less), what share of a streamed round the device waits for data, the
+bytes of training images in all and of the two waves that a device holds at most, and how far the final parameters lie
+apart.
 """
 
 from __future__ import annotations
 
 import statistics
+import time
 
 import jax
 import numpy as np
@@ -43,10 +45,13 @@ def main() -> None:
         simulation.compile()
     for _ in range(args.rounds):
         for name, simulation in made.items():
-            rows[name].append(simulation.run_round())
+            begin = time.process_time()
+            found = simulation.run_round()
+            rows[name].append(found | {"processor": time.process_time() - begin})
     # The first round of a process still loads and allocates.
     seconds = {name: statistics.median(row["seconds"] for row in found[1:]) for name, found in rows.items()}
-    paired = [s["seconds"] / r["seconds"] for s, r in zip(rows["streamed"][1:], rows["resident"][1:])]
+    pairs = list(zip(rows["streamed"][1:], rows["resident"][1:]))
+    ratio = lambda what: round(statistics.median(s[what] / r[what] for s, r in pairs), 3)
     images = sum(x.nbytes for data in made["resident"].execution.data for x in data.images.values())
     parameters = [jax.tree.leaves(simulation.state.params) for simulation in made.values()]
     row = {
@@ -58,7 +63,8 @@ def main() -> None:
         "image_bytes_on_device": args.stream_mb << 20,
         "seconds_per_round_resident": round(seconds["resident"], 3),
         "seconds_per_round_streamed": round(seconds["streamed"], 3),
-        "streamed_to_resident": round(statistics.median(paired), 3),
+        "streamed_to_resident": ratio("seconds"),
+        "streamed_to_resident_processor": ratio("processor"),
         "device_waiting": round(statistics.median(row["device_waiting"] for row in rows["streamed"][1:]), 4),
         "largest_difference": max(float(np.abs(a - b).max()) for a, b in zip(*parameters)),
     }

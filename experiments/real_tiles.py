@@ -1,8 +1,14 @@
 """Federated methods on real tiles of Sentinel-1 and Sentinel-2, beside a random forest per pixel in one place.
 
-Command: python experiments/real_tiles.py DIR OUT [--seeds 3] [--rounds 40]; the same command goes on after a stop
+Command: python experiments/real_tiles.py DIR OUT [--seeds 3] [--rounds 200]; the same command goes on after a stop
 DIR holds tiles as ``tiles:DIR`` reads them (S1RTC, S2L2A, LULC). Each tile is cut into 16 blocks, an owner each, with
 one sensor; four blocks of each tile are for test, and no owner has them. The forest sees all training pixels.
+Time: 2 minutes a run on 2 cores of a shared Intel Xeon, JAX 0.10.2, up to 6 beside other work; a minute a forest
+Result (mean IoU / macro-F1 of s1, s2 and both, mean and deviation over 3 seeds):
+  random forest .205 ±.000 / .311 ±.000, .613 ±.001 / .734 ±.001, .626 ±.003 / .747 ±.003
+  unified .381 ±.024 / .478 ±.025, .504 ±.073 / .603 ±.070, .436 ±.076 / .544 ±.078
+  MF .373 ±.010 / .469 ±.021, .536 ±.035 / .645 ±.040, .518 ±.025 / .625 ±.031
+  MF+FW+MIM .362 ±.067 / .465 ±.071, .611 ±.012 / .724 ±.011, .571 ±.032 / .679 ±.043
 """
 
 from __future__ import annotations
@@ -46,16 +52,21 @@ def study(method: str, seed: int, rounds: int) -> mm.Study:
         name=method.replace("+", "-"),
         method=method,
         encoder="resnet8",
-        # An owner has one block: moments of its batches are far from those of all.
-        norm="group",
+        # An owner has one block. What is normalised by its own moments does not tell snow from water any more.
+        norm="none",
+        whitening_moments="pooled",
+        # Owners differ much: one step a round and Adam on the server is nearly training in one place.
+        algorithm="fedadam:rate=3e-3:tau=1e-6",
+        server_schedule="cosine",
+        client_optimizer="sgd",
+        client_learning_rate=1.0,
+        local_steps=1,
+        batch_size=2,
+        class_weights="root",
         mim_weight=0.02,
         crop=32,
         flips=True,
         rounds=rounds,
-        local_steps=8,
-        batch_size=4,
-        client_learning_rate=5e-3,
-        learning_rate_schedule="cosine",
         evaluate_every=rounds,
         seed=seed,
     )
@@ -87,7 +98,7 @@ def main() -> None:
     options.add_argument("folder")
     options.add_argument("output", type=pathlib.Path)
     options.add_argument("--seeds", type=int, default=3)
-    options.add_argument("--rounds", type=int, default=40)
+    options.add_argument("--rounds", type=int, default=200)
     args = options.parse_args()
     archive = opened(args.folder)
     found: dict[str, list[dict[str, dict]]] = {

@@ -18,7 +18,7 @@ from matplotlib.image import imread
 from mmfl_jax.archives.base import ModalitySpec
 from mmfl_jax.errors import UserError
 from mmfl_jax.maps import MapOptions, predict_maps, write_table
-from mmfl_jax.maps.composites import Thumbnail, View, choose_view, composite
+from mmfl_jax.maps.composites import Thumbnail, View, choose_view
 from mmfl_jax.maps.predict import CERTAIN
 
 TILES = Path(__file__).parents[2] / "shared" / "data" / "tiles"
@@ -232,21 +232,8 @@ def test_true_colour_comes_before_radar():
     assert choose_view({"s1": spec("VV", "VH"), "s2": spec("B02", "B03", "B04")})[:2] == ("s2", (2, 1, 0))
     assert choose_view({"s2l2a": spec(*map(str, range(12)))})[:2] == ("s2l2a", (3, 2, 1))
     assert choose_view({"dem": spec("1"), "rgb": spec("red", "green", "blue")})[:2] == ("rgb", (0, 1, 2))
-    assert choose_view({"s1": spec("VV", "VH")}) == ("s1", (0, 1), "s1, VV · VH · their ratio")
+    assert choose_view({"s1": spec("VV", "VH")}) == ("s1", (0, 1), "s1, VV · VH · their ratio", False)
     assert choose_view({"dem": spec("elevation")})[:2] == ("dem", (0,))
-
-
-@pytest.mark.parametrize("bands", [1, 2, 3])
-def test_composite_stretches_what_is_known(bands):
-    values = np.random.default_rng(0).normal(-15, 5, (40, 30, bands)).astype(np.float32)
-    values[:5] = np.nan
-    seen = composite(values)
-    assert (seen[:5, :, 3] == 0).all()
-    assert (seen[5:, :, 3] == 1).all()
-    low, high = np.percentile(values[5:, :, 0], (2, 98))
-    np.testing.assert_allclose(seen[5:, :, 0], np.clip((values[5:, :, 0] - low) / (high - low), 0, 1), atol=1e-5)
-    values[..., -1] = np.nan
-    assert np.isfinite(composite(values)).all()
 
 
 @pytest.mark.parametrize("step", [1, 4])

@@ -166,6 +166,17 @@ def test_report_of_a_run_still_going(tmp_path):
     assert not (run / "figures" / "classes.png").exists()
 
 
+def test_a_federation_that_was_given_is_not_called_the_studys(tmp_path):
+    run = make_run(tmp_path / "study")
+    assert "on twin · " in (page := read_page(report.write_report(run)))
+    assert "partition by:country" in page
+    summary = json.loads((run / "summary.json").read_text())
+    write(run / "summary.json", summary | {"archive": {"name": "tiles"}})
+    header = read_page(report.write_report(run)).split("</header>")[0]
+    assert "on tiles · " in header
+    assert "partition" not in header
+
+
 def test_report_before_the_first_round(tmp_path):
     run = make_run(tmp_path / "study", finished=False)
     (run / "metrics.jsonl").write_text("")

@@ -154,8 +154,9 @@ def test_streamed_equals_resident(monkeypatch):
     federation = ragged_federation([40, 30, 50, 60, 10, 20] * 4, SINGLE * 4, shapes=shapes, seed=1)  # as above
     options = {"method": "mf+fw+mim", "batch_size": 16}
     resident, streamed = simulation(federation, **options), simulation(federation, stream_mb=2, **options)
-    waves = list(streamed.execution._waves(streamed.cohort(0).members))
+    waves = list(streamed.execution._waves(streamed.cohort(0)))
     assert len(waves) > 2
+    assert all(places.size for wave in waves[:-1] for places in wave)  # all groups end together
     load, loads = streamed.execution._load, []
     monkeypatch.setattr(streamed.execution, "_load", lambda *wave: loads.append(1) or load(*wave))
     streamed.compile()

@@ -30,7 +30,7 @@ def entropy(logits, labels, weights):
     there = labels != IGNORED
     p = np.take_along_axis(probabilities(logits), np.where(there, labels, 0)[..., None].astype(int), -1)[..., 0]
     weight = np.where(there, np.asarray(weights)[np.where(there, labels, 0)], 0)
-    return -(weight * np.log(p)).sum() / weight.sum()
+    return -(weight * np.log(p)).sum() / there.sum()
 
 
 def dice(logits, labels):
@@ -53,16 +53,19 @@ def test_loss_is_cross_entropy_of_the_labelled_pixels():
 def test_weights_and_dice_are_those_of_the_formulas():
     logits, labels = tiles()
     totals = np.array([10, 0, 30, 60, 100])
-    task = find("pixel", CLASSES).weighted(True, 0.5, totals)
+    task = find("pixel", CLASSES).weighted(1, 0.5, totals)
     np.testing.assert_allclose(task.weights, [100 / 10 / 3, 1, 100 / 30 / 3, 100 / 60 / 3])
     assert np.dot(task.weights, totals[:-1]) / 100 == pytest.approx(1)
+    root = np.array(find("pixel", CLASSES).weighted(0.5, 0, totals).weights)
+    assert np.dot(root, totals[:-1]) / 100 == pytest.approx(1)
+    np.testing.assert_allclose(root[[0, 2, 3]] / root[0], [1, 3**-0.5, 6**-0.5])
     found = task.loss(jnp.asarray(logits, jnp.float32), jnp.asarray(labels))
     np.testing.assert_allclose(found, entropy(logits, labels, task.weights) + 0.5 * dice(logits, labels), rtol=1e-5)
 
 
 def test_a_batch_without_a_label_costs_nothing():
     logits, labels = tiles()
-    task = find("pixel", CLASSES).weighted(True, 1.0, np.array([1, 1, 1, 1, 4]))
+    task = find("pixel", CLASSES).weighted(1, 1.0, np.array([1, 1, 1, 1, 4]))
     value, gradient = jax.value_and_grad(task.loss)(
         jnp.asarray(logits, jnp.float32), jnp.full(labels.shape, IGNORED, jnp.uint8)
     )
@@ -72,7 +75,7 @@ def test_a_batch_without_a_label_costs_nothing():
 
 def test_models_of_their_own_have_losses_of_their_own():
     (one, labels), (two, _) = tiles(0), tiles(1)
-    task = find("pixel", CLASSES).weighted(False, 0.3, np.ones(CLASSES + 1))
+    task = find("pixel", CLASSES).weighted(0, 0.3, np.ones(CLASSES + 1))
     both = task.loss(jnp.asarray(np.stack([one, two]), jnp.float32), jnp.asarray(labels))
     each = [task.loss(jnp.asarray(x, jnp.float32), jnp.asarray(labels)) for x in (one, two)]
     np.testing.assert_allclose(both, np.mean(each), rtol=1e-6)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -140,8 +141,7 @@ class Streamed:
     def __init__(self, program: Program, mesh: Mesh, planner: Planner, samples: Samples, budget: int):
         self.mesh, self.planner, self.samples = mesh, planner, samples
         # Two waves are on a device at once: the one that trains and the one that arrives.
-        groups = samples.federation.groups
-        self.capacity = [self._capacity(g, budget // (2 * len(groups))) for g in range(len(groups))]
+        self.capacity = self._capacities(budget // 2 * mesh.devices.shape[1])
         self._tables = samples.tables(mesh)
         self._wave = jax.jit(functools.partial(train_cohort, program, mesh, tuple(planner.most)))
         self._finish = jax.jit(functools.partial(finish, program), donate_argnums=0)
@@ -150,17 +150,21 @@ class Streamed:
         self._reader = ThreadPoolExecutor(1, "reader")
         self._ahead = _Ahead()
 
-    def _capacity(self, group: int, budget: int) -> int:
-        federation, itemsize = self.samples.federation, self.samples.normalizer.dtype.itemsize
-        clients = federation.groups[group]
-        shapes = [federation.archive.modalities[m].shape for m in clients.modalities]
-        sample = sum(int(np.prod(shape)) for shape in shapes) * itemsize
-        return max(budget * self.mesh.devices.shape[1] // sample, int(clients.sizes.max()))
+    def _capacities(self, budget: int) -> list[int]:
+        """Return how many samples of each group a wave has at a home, of some bytes, at least the largest client.
+
+        All groups have one share of their samples in it, so that they end with the same wave: in one of few clients,
+        devices wait for each other.
+        """
+        federation = self.samples.federation
+        sizes, modalities = [group.sizes for group in federation.groups], federation.archive.modalities
+        sample = [sum(math.prod(modalities[m].shape) for m in group.modalities) for group in federation.groups]
+        whole = sum(int(s.sum()) * each for s, each in zip(sizes, sample)) * self.samples.normalizer.dtype.itemsize
+        return [max(budget * int(s.sum()) // whole, int(s.max())) for s in sizes]
 
     def compile(self, state: ServerState, cohort: Cohort, key: Array) -> None:
         """Compile for these shapes; every later wave has the same."""
-        one = cohort.part([np.arange(len(m))[:1] for m in cohort.members])
-        data, plans, _ = self._load(one, [np.arange(len(m)) for m in one.members])
+        data, plans, _ = self._load(cohort, [np.arange(len(m))[:1] for m in cohort.members])
         self.compiled = self._wave.lower(state, data, plans, key).compile(_compiler_options(self.mesh))
 
     def run(
@@ -199,30 +203,35 @@ class Streamed:
 
     def _loads(self, cohort: Cohort) -> list[Callable[[], Load]]:
         """Return what reads each wave of a cohort."""
-        return [functools.partial(self._load, cohort.part(wave), wave) for wave in self._waves(cohort.members)]
+        return [functools.partial(self._load, cohort, wave) for wave in self._waves(cohort)]
 
-    def _waves(self, members: Members) -> Iterator[Members]:
-        """Yield the cohort in waves, places of each group's members, each within every device's capacity."""
-        numbers = [self._wave_numbers(group, chosen) for group, chosen in enumerate(members)]
+    def _waves(self, cohort: Cohort) -> Iterator[Members]:
+        """Yield the cohort in waves, places of each group's members, each within every home's capacity.
+
+        Clients with most local steps come first: in a wave of clients alike no device waits long for another.
+        """
+        numbers = [self._wave_numbers(group, *of) for group, of in enumerate(zip(cohort.members, cohort.steps))]
         for i in range(max(1, *(int(n.max(initial=-1)) + 1 for n in numbers))):
             yield [np.flatnonzero(n == i) for n in numbers]
 
-    def _wave_numbers(self, group: int, chosen: np.ndarray) -> np.ndarray:
-        """Return the wave of each member: a device's members fill one after the other."""
-        sizes, home = self.samples.federation.groups[group].sizes[chosen], self.planner.placement.groups[group].device
+    def _wave_numbers(self, group: int, chosen: np.ndarray, steps: np.ndarray) -> np.ndarray:
+        """Return the wave of each member: a home's members fill one after the other."""
+        sizes, homes = self.samples.federation.groups[group].sizes[chosen], self.planner.placement.groups[group]
+        order = np.argsort(-steps, kind="stable")
         numbers = np.zeros(len(chosen), np.int64)
-        filled, wave = [0] * self.planner.placement.devices, [0] * self.planner.placement.devices
-        for place, (device, size) in enumerate(zip(home[chosen].tolist(), sizes.tolist())):
-            if filled[device] and filled[device] + size > self.capacity[group]:
-                filled[device], wave[device] = 0, wave[device] + 1
-            filled[device] += size
-            numbers[place] = wave[device]
+        filled, wave = [0] * homes.devices, [0] * homes.devices
+        for place, home, size in zip(order.tolist(), homes.device[chosen[order]].tolist(), sizes[order].tolist()):
+            if filled[home] and filled[home] + size > self.capacity[group]:
+                filled[home], wave[home] = 0, wave[home] + 1
+            filled[home] += size
+            numbers[place] = wave[home]
         return numbers
 
-    def _load(self, cohort: Cohort, slots: Members) -> Load:
+    def _load(self, cohort: Cohort, wave: Members) -> Load:
         """Read the samples of a wave and put them on the devices."""
-        plans, work = self.planner.lay(cohort.members, cohort.steps, cohort.delays, slots)
-        data = tuple(self._load_group(group, chosen) for group, chosen in enumerate(cohort.members))
+        part = cohort.part(wave)
+        plans, work = self.planner.lay(part.members, part.steps, part.delays, wave)
+        data = tuple(self._load_group(group, chosen) for group, chosen in enumerate(part.members))
         return data, put_plans(self.mesh, plans), work
 
     def example(self, group: int) -> GroupData:

@@ -69,8 +69,14 @@ class Normalizer:
         return out
 
     def apply(self, modality: str, raw: np.ndarray) -> np.ndarray:
-        """Return raw images ``[..., channels]`` normalised, float32."""
-        return np.nan_to_num((raw - self.mean[modality]) / self.std[modality], nan=0.0)
+        """Return raw images ``[samples, ..., channels]`` normalised, float32."""
+        # Rows at once: NumPy's loops over a few channels each would take half of the time of a wave that is read.
+        repeats = raw.shape[-2]
+        rows = raw.reshape(*raw.shape[:-2], repeats * raw.shape[-1])
+        out = rows - np.tile(self.mean[modality], repeats)
+        out /= np.tile(self.std[modality], repeats)
+        out = out if np.isfinite(out).all() else np.nan_to_num(out, copy=False, nan=0.0)
+        return out.reshape(raw.shape)
 
 
 def _training_moments(

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from mmfl_jax.archives.pictures import plain
 from mmfl_jax.errors import UserError
-
-# What writers call bands that have no name.
-_NUMBERED = re.compile(r"((band|channel|layer)s?)?[ _-]*\d*")
-_SENTINEL = re.compile(r"b0*(\d+a?)")
 
 
 def choose_bands(path: Path, found: Sequence[str | None], wanted: Sequence[str]) -> list[int]:
@@ -37,15 +33,6 @@ def choose_bands(path: Path, found: Sequence[str | None], wanted: Sequence[str])
     if twice := next((name for name, key in zip(wanted, sought) if names.count(key) > 1), None):
         raise UserError(f"{path}: {names.count(plain(twice))} bands are called {twice}; names must differ")
     return [names.index(key) + 1 for key in sought]
-
-
-def plain(name: str | None) -> str:
-    """Return a band's name as all write it (B2 and b02 are one band), empty where it says nothing but a number."""
-    text = (name or "").strip().casefold()
-    if _NUMBERED.fullmatch(text):
-        return ""
-    sentinel = _SENTINEL.fullmatch(text)
-    return f"b{sentinel[1]}" if sentinel else text
 
 
 def _listed(names: Sequence[str | None]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +19,10 @@ from mmfl_jax.maps.legend import NODATA, Legend
 from mmfl_jax.maps.options import MapOptions
 from mmfl_jax.maps.outputs import Outputs, prepare
 from mmfl_jax.maps.predictor import Predictor
-from mmfl_jax.maps.progress import MapProgress
 from mmfl_jax.maps.rasters import OpenScene, open_scene
 from mmfl_jax.maps.scenes import check_folders, find_scenes
 from mmfl_jax.maps.windows import Images, Windows
+from mmfl_jax.report.counting import Counting
 from mmfl_jax.runs.signals import Stopped, graceful
 
 _BATCH_PIXELS = 2**19
@@ -53,12 +54,10 @@ def predict_maps(
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)  # such a scene gives such a map
-        return _predict_maps(predictor, source, output, options or MapOptions(), MapProgress(quiet))
+        return _predict_maps(predictor, source, output, options or MapOptions(), quiet)
 
 
-def _predict_maps(
-    predictor: Predictor, source: Path, output: Path, options: MapOptions, progress: MapProgress
-) -> list[Path]:
+def _predict_maps(predictor: Predictor, source: Path, output: Path, options: MapOptions, quiet: bool) -> list[Path]:
     check_folders(source, output)
     scenes = find_scenes(source, predictor.modalities)
     windows, legend = _windows(options, predictor.tile), Legend.of(predictor)
@@ -67,16 +66,12 @@ def _predict_maps(
             pass
     outputs = [Outputs.of(output, scene.name, options) for scene in scenes]
     prepare(outputs, options.overwrite)
-    try:
-        for number, (scene, files) in enumerate(zip(scenes, outputs), 1):
-            with open_scene(scene, predictor.modalities) as opened:
-                mapped = _Mapped(predictor, opened, windows, legend, files)
-                progress.begin(f"{number}/{len(scenes)} {scene.name}", mapped.steps)
-                mapped.write(progress)
-                mapped.write_beside()
-                progress.end()
-    finally:
-        progress.close()
+    for number, (scene, files) in enumerate(zip(scenes, outputs), 1):
+        counting = Counting(f"parts of {scene.name} (scene {number} of {len(scenes)})", quiet, ends=True)
+        with open_scene(scene, predictor.modalities) as opened, counting:
+            mapped = _Mapped(predictor, opened, windows, legend, files)
+            mapped.write(counting)
+            mapped.write_beside()
     return [files.map for files in outputs]
 
 
@@ -94,12 +89,7 @@ class _Mapped:
         view = choose_view({name: predictor.modalities[name] for name in scene.sources})
         self._small = Thumbnail(scene.shape, view, _PICTURE)
 
-    @property
-    def steps(self) -> int:
-        """Return how often progress is told of."""
-        return self._windows.steps(self._scene.shape, len(self._legend.names), self._scene.channels)
-
-    def write(self, progress: MapProgress) -> None:
+    def write(self, progress: Callable[[int, int], None]) -> None:
         """Write the map, and the probabilities where they are asked for."""
         scene, legend, files = self._scene, self._legend, self._files
         tags = {
@@ -109,6 +99,7 @@ class _Mapped:
         }
         bands = 1 + len(legend.names) * (files.probabilities is not None)
         check_space(files.map.parent, scene.name, scene.grid, bands)
+        parts = self._windows.steps(scene.shape, len(legend.names), scene.channels)
         blocks = self._windows.blend(self._read, scene.shape, self._predict, len(legend.names), scene.channels)
         with graceful() as caught, contextlib.ExitStack() as stack:
             land = stack.enter_context(CloudGeoTiff(files.map, scene.grid, ["class"], tags, colors=legend.table))
@@ -116,7 +107,7 @@ class _Mapped:
             if files.probabilities is not None:
                 made = CloudGeoTiff(files.probabilities, scene.grid, legend.names, tags, scale=1 / CERTAIN)
                 shares = stack.enter_context(made)
-            for block in blocks:
+            for done, block in enumerate(blocks, 1):
                 if caught:
                     raise Stopped(caught[0], f"in scene {scene.name}", "maps that were complete stay")
                 found = block.probabilities.argmax(axis=-1).astype(np.uint8)
@@ -126,7 +117,7 @@ class _Mapped:
                     scaled = np.rint(np.clip(block.probabilities, 0, 1) * CERTAIN).astype(np.uint8)
                     scaled[~block.there] = NODATA
                     shares.write(block.rows, block.columns, np.moveaxis(scaled, -1, 0))
-                progress.step()
+                progress(done, parts)
 
     def write_beside(self) -> None:
         """Write the names of the classes and, where they are asked for, the picture and the STAC item."""
@@ -135,7 +126,7 @@ class _Mapped:
         if files.picture is not None:
             from mmfl_jax.maps.quicklook import picture
 
-            content = picture(self._small.image, self._small.view.words, scene.name, scene.grid, files.map, legend)
+            content = picture(self._small.image, self._small.view, scene.name, scene.grid, files.map, legend)
             write_whole(files.picture, content)
         if files.item is not None:
             from mmfl_jax.maps.stac import item

@@ -14,7 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from rasterio.enums import Resampling
 
-from mmfl_jax.maps.composites import composite
+from mmfl_jax.archives.pictures import composite
+from mmfl_jax.maps.composites import View
 from mmfl_jax.maps.geotiff import MARK
 from mmfl_jax.maps.legend import NODATA, Legend
 from mmfl_jax.maps.rasters import Grid, reading
@@ -24,12 +25,12 @@ from mmfl_jax.report.presentation import short_names, shorten
 _NO_DATA = "#eceef1"
 
 
-def picture(image: np.ndarray, words: str, name: str, grid: Grid, path: Path, legend: Legend) -> bytes:
+def picture(image: np.ndarray, view: View, name: str, grid: Grid, path: Path, legend: Legend) -> bytes:
     """Return a PNG: an image, the map, and its classes with their shares.
 
     Args:
-        image: float32 [height, width, bands], see :func:`mmfl_jax.maps.composites.composite`.
-        words: for the image.
+        image: float32 [height, width, bands], see :func:`mmfl_jax.archives.pictures.composite`.
+        view: what it shows.
         name: of the scene.
         grid: of the scene.
         path: of the map.
@@ -40,7 +41,7 @@ def picture(image: np.ndarray, words: str, name: str, grid: Grid, path: Path, le
     content = io.BytesIO()
     with warnings.catch_warnings(), matplotlib.rc_context():
         warnings.filterwarnings("ignore", "Glyph")  # of a name's letters that the font lacks
-        figure = styled(_draw, composite(image), classes, words, name, grid, legend)
+        figure = styled(_draw, composite(image, view.true), classes, view.words, name, grid, legend)
         assert figure is not None
         figure.savefig(content, format="png", dpi=150, metadata={"Software": MARK})
     return content.getvalue()

@@ -16,11 +16,13 @@ class Counting:
     Args:
         what: is counted, such as ``samples``.
         quiet: show nothing.
+        ends: whether a last line stays where there is no terminal.
     """
 
-    def __init__(self, what: str, quiet: bool = False):
-        self._what, self._quiet = what, quiet
+    def __init__(self, what: str, quiet: bool = False, ends: bool = False):
+        self._what, self._quiet, self._ends = what, quiet, ends
         self._bar: Any = None
+        self._note = ""
         self._first: tuple[float, int] | None = None
         self._said = time.monotonic()
 
@@ -38,6 +40,8 @@ class Counting:
     def __exit__(self, *_: object) -> None:
         if self._bar is not None:
             self._bar.stop()
+        elif self._ends and self._note and not self._quiet:
+            print(self._note, file=sys.stderr, flush=True)
 
     def __call__(self, done: int, total: int) -> None:
         """Show that ``done`` of ``total`` are done."""
@@ -50,6 +54,7 @@ class Counting:
             note += f" · {rate:.1f}/s"
             if done < total:
                 note += f" · {seconds_text((total - done) / rate)} left"
+        self._note = note
         if self._bar is not None:
             self._bar.update(self._task, completed=done, total=total, description=note)
         elif not self._quiet and now - self._said > HEARTBEAT:

@@ -29,7 +29,7 @@ from mmfl_jax.runs.values import fused_set, is_number
 _CAPTIONS = {
     "scores": "Scores of the global model on the test set, for each set of modalities it may see.",
     "losses": "Loss of the clients' training, averaged over each round.",
-    "classes": "F1 by class on the test set, the most frequent class first, in brackets the test samples that have it.",
+    "classes": "F1 by class on the test set, the most frequent class first, in brackets how many the set has.",
     "tiles": "Tiles of the test set: each sensor's picture, the truth, and the map that the global model draws from "
     "each set of modalities; the ones with the fewest right pixels first, then typical ones, then the best.",
     "iou": "Intersection over union by class on the test set, in brackets its pixels.",
@@ -120,7 +120,9 @@ def render_page(run: RunRecord, figures: Mapping[str, Path]) -> str:
 
 def what_was_run(run: RunRecord) -> str:
     """Say in one line what was run."""
-    config = run.config
+    config, found = run.config, (run.summary.get("archive") or {}).get("name")
+    if found and found != config.get("archive", found).partition(":")[0]:  # given in Python: the study's is not used
+        config = {**config, "archive": found, "partition": "", "modality_assignment": ""}
     clients = count_text(run.federation.get("clients_total") or len(run.federation["clients"]))
     parts = [
         " under ".join(config[key] for key in ("method", "algorithm") if config.get(key)) or "Training",
@@ -218,11 +220,9 @@ def _class_table(run: RunRecord) -> str:
     if not sets:
         return ""
     support = run.evaluation[sets[0]].get("support") or [None] * len(names)
-    rows = [
-        [_text(names[c]), count_text(support[c]), *(score_text(lists[name][c]) for name in sets)]
-        for c in range(len(names))
-    ]
-    head = ["Class", "Test samples", *(_swatch(run, name) for name in sets)]
+    row = lambda c: [_text(names[c]), count_text(support[c]), *(score_text(lists[name][c]) for name in sets)]
+    rows = [row(c) for c in range(len(names))]
+    head = ["Class", "In the test set", *(_swatch(run, name) for name in sets)]
     return f"<details><summary>F1 by class in numbers</summary>{_table(head, rows, 'numbers')}</details>"
 
 

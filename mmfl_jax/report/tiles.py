@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
@@ -13,12 +13,13 @@ from matplotlib.patches import Patch
 
 from mmfl_jax.archives.base import IGNORED
 from mmfl_jax.report.figures import MAX_CLASSES, draw_bars, draw_figures, legend_above
+from mmfl_jax.report.palette import class_colors
 from mmfl_jax.report.presentation import short_names
 from mmfl_jax.runs import predictions
 from mmfl_jax.runs.record import RunRecord
 from mmfl_jax.runs.values import fused_set
 
-_UNLABELLED = "#ffffff"
+_UNLABELLED, _FRAME = "#ffffff", "#c3c9d1"
 
 
 def draw_tile_figures(run: RunRecord, folder: Path) -> dict[str, Path]:
@@ -49,7 +50,7 @@ def draw_tiles(run: RunRecord) -> Figure | None:
             panel.set_xlabel(f"{accuracy:.0%} right", fontsize=7, labelpad=2)
         for panel in row:
             panel.set(xticks=[], yticks=[])
-            panel.spines[:].set_visible(False)
+            panel.spines[:].set(visible=True, color=_FRAME, linewidth=0.6)  # snow and clouds are white, as the page is
     for panel, title in zip(panels[0], [*modalities, "truth", *(f"from {name}" for name in sets)]):
         panel.set_title(title, fontsize=8, loc="center")
     third = max(1, len(order) // 3)
@@ -72,7 +73,8 @@ def draw_iou(run: RunRecord) -> Figure | None:
 def draw_confusion(run: RunRecord) -> Figure | None:
     """Draw, of the modalities together, what share of each class is taken for which."""
     names = run.federation["class_names"][:MAX_CLASSES]
-    scores = run.evaluation.get(fused_set(run.evaluated_sets) or "", {})
+    fused = fused_set(run.evaluated_sets) or ""
+    scores = run.evaluation.get(fused, {})
     counts = np.array(scores.get("confusion") or [], float)
     if counts.shape != (len(names), len(names)) or len(names) < 2:
         return None
@@ -89,22 +91,11 @@ def draw_confusion(run: RunRecord) -> Figure | None:
     panel.set_xticks(range(len(names)), labels, rotation=40, ha="right", rotation_mode="anchor")
     panel.tick_params(length=0)
     panel.spines[:].set_visible(False)
-    panel.set_title("Share of each class by answer")
+    panel.set_title(f"Answers to each class, %, from {fused}")
     return figure
 
 
-def class_colors(known: list[str], classes: int) -> list[str]:
-    """Return a colour for each class: the archive's own, or else as different as a palette has them."""
-    if len(known) == classes:
-        return known
-    palette = matplotlib.colormaps["tab20" if classes <= 20 else "turbo"]
-    # Of tab20 the strong colours first, then the pale ones.
-    order = [2 * i % 20 + (2 * i // 20) for i in range(classes)]
-    rgb = [palette(order[i]) if classes <= 20 else palette(i / (classes - 1)) for i in range(classes)]
-    return [matplotlib.colors.to_hex(color) for color in rgb]
-
-
-def painted(labels: np.ndarray, colors: list[str]) -> np.ndarray:
+def painted(labels: np.ndarray, colors: Sequence[str]) -> np.ndarray:
     """Return ``[height, width, 3]`` floats of class numbers; what is no class is white."""
     table = np.ones((256, 3))
     table[: len(colors)] = [to_rgb(color) for color in colors]

@@ -75,7 +75,7 @@ def _tiles(simulation: Rounds) -> dict[str, np.ndarray]:
     middle = max(0, (count - each) // 2)
     ranks = [*range(each), *range(middle, middle + each), *range(count - each, count)]
     samples = test[order[sorted(set(ranks))]]
-    pictures = [picture(archive.read(m, samples), spec.channels) for m, spec in archive.modalities.items()]
+    pictures = [picture(archive.read(m, samples), m, spec.channels) for m, spec in archive.modalities.items()]
     labels = archive.read_labels(samples)
     answers = np.stack([simulation.predict(samples, seen).argmax(axis=-1) for seen in simulation.scored_sets])
     hits = ((answers == labels) & (labels != IGNORED)).sum(axis=(2, 3))

@@ -42,6 +42,8 @@ CLIENT_OPTIMIZERS = {
     "momentum": lambda: optax.sgd(1.0, momentum=MOMENTUM),
 }
 ATTACKS = {"nan": np.nan, "large": 1e30, "sign_flip": -1.0}
+# Powers of the rarity of a class that weigh its pixels.
+_POWERS = {"none": 0.0, "root": 0.5, "balanced": 1.0}
 
 
 def check(study: Study) -> None:
@@ -138,7 +140,7 @@ def task_for(study: Study, federation: Federation) -> Task:
     if not isinstance(task, Pixel) or options == TaskOptions():
         return task
     totals = np.sum([federation.label_counts(group).sum(axis=0) for group in federation.groups], axis=0)
-    return task.weighted(options.class_weights == "balanced", options.dice_weight, totals)
+    return task.weighted(_POWERS[options.class_weights], options.dice_weight, totals)
 
 
 def program_of(

@@ -11,7 +11,7 @@ from mmfl_jax.options import Weight, options
 class TaskOptions:
     """Loss of labels by pixel."""
 
-    class_weights: Literal["none", "balanced"] = "none"
-    """Weight of a pixel in the loss; balanced: by how rare its class is among the federation's pixels."""
+    class_weights: Literal["none", "root", "balanced"] = "none"
+    """Weight of a pixel in the loss: balanced by how rare its class is among all pixels, or by the root of that."""
     dice_weight: Weight = 0.0
     """Weight of the Dice loss beside cross-entropy."""

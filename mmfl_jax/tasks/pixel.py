@@ -30,19 +30,20 @@ class Pixel(Task):
     name = "pixel"
     spatial = True
 
-    def weighted(self, balanced: bool, dice: float, totals: np.ndarray) -> Pixel:
+    def weighted(self, power: float, dice: float, totals: np.ndarray) -> Pixel:
         """Return the task with weights of its loss.
 
         Args:
-          balanced: whether the weight of a class is the reciprocal of its share, such that a pixel's mean weight is 1;
-            a class without a pixel has the weight 1.
+          power: of the reciprocal of a class's share, which is its weight, such that a pixel's mean weight is 1; 0 for
+            no weights. A class without a pixel has the weight 1.
           dice: weight of the Dice loss.
           totals: ``[classes + 1]`` pixels of each class in the federation, then all.
         """
-        if not balanced:
+        if not power:
             return dataclasses.replace(self, dice=dice)
         pixels, there = totals[:-1], totals[:-1] > 0
-        weights = np.where(there, totals[-1] / np.maximum(pixels, 1) / there.sum(), 1.0)
+        rarity = (totals[-1] / np.maximum(pixels, 1)) ** power
+        weights = np.where(there, rarity * totals[-1] / (rarity * pixels).sum(), 1.0)
         return dataclasses.replace(self, weights=tuple(weights.tolist()), dice=dice)
 
     def table(self, labels: np.ndarray) -> np.ndarray:
@@ -73,8 +74,11 @@ class Pixel(Task):
         # As 0 and 1 by class: a gather of one logit a pixel takes longer on every platform.
         truth = self._one_hot(targets)
         each = optax.softmax_cross_entropy(logits, truth)
-        weight = truth @ jnp.asarray(self.weights, jnp.float32) if self.weights else truth.sum(axis=-1)
-        entropy = (each * weight).mean() / jnp.maximum(weight.mean(), 1e-12)
+        labelled = truth.sum(axis=-1)
+        weight = truth @ jnp.asarray(self.weights, jnp.float32) if self.weights else labelled
+        # Over the number of pixels, not the sum of their weights: else a client with one class would give it the weight
+        # that all its classes have elsewhere, and the mean over clients would weigh nothing.
+        entropy = (each * weight).mean() / jnp.maximum(labelled.mean(), 1e-12)
         return entropy + self.dice * self._dice(logits, truth) if self.dice else entropy
 
     def _one_hot(self, targets: Array) -> Array:

@@ -11,7 +11,7 @@ import numpy as np
 from mmfl_jax.archives.base import check_modality, choose_modalities
 from mmfl_jax.archives.rasters.archive import RasterArchive, Tiles
 from mmfl_jax.archives.rasters.legend import Legend
-from mmfl_jax.archives.rasters.listing import by_modality, list_rasters, read_csv, subfolders
+from mmfl_jax.archives.rasters.listing import add_once, by_modality, list_rasters, read_csv, subfolders
 from mmfl_jax.errors import UserError
 
 ANNOTATORS = {"experts": "expert", "non_expert": "non-expert"}
@@ -113,11 +113,9 @@ def _labels(directory: str, folders: dict[str, str]) -> tuple[list[Label], dict[
             notes["test_tiles_missing"] = len(listed) - len(consensus)
     if not labels:
         raise UserError(f"{directory}: no label raster; it should hold Dynamic World's Experts, Non_expert or {TEST}")
-    once: dict[tuple[str, str], Label] = {}
+    once: dict[tuple[str, str], str] = {}
     for label in labels:
-        other = once.setdefault((label.annotator, label.name), label)
-        if other is not label:
-            raise UserError(f"{label.path}: {other.path} has the same name; take one of them away")
+        add_once(once, (label.annotator, label.name), label.path)
     return labels, notes
 
 
@@ -161,10 +159,7 @@ def _images(
         check_modality(modality, directory)
         found = images[modality] = dict[str, str]()
         for name, path in list_rasters(known[modality]).items():
-            stem = os.path.basename(name)
-            if stem in found:
-                raise UserError(f"{path}: {found[stem]} has the same name; take one of them away")
-            found[stem] = path
+            add_once(found, os.path.basename(name), path)
         if not needed & set(found):
             has = f"such as {next(iter(found))}" if found else "no GeoTIFF at all"
             raise UserError(f"{known[modality]}: no image has the name of a label, such as {example}; it has {has}")

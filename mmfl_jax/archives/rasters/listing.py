@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import csv
 import os
+from collections.abc import Hashable
+from typing import TypeVar
 
 from mmfl_jax.errors import UserError
 
 SUFFIXES = (".tif", ".tiff")
+
+Key = TypeVar("Key", bound=Hashable)
 
 
 def list_rasters(folder: str) -> dict[str, str]:
@@ -32,10 +36,19 @@ def list_rasters(folder: str) -> dict[str, str]:
             if not path.isprintable():
                 raise UserError(f"{path!r}: a name with characters that cannot be shown; rename it")
             name = os.path.relpath(os.path.join(parent, name), folder).replace(os.sep, "/")
-            if name in found:
-                raise UserError(f"{path}: {found[name]} has the same name; take one of them away")
-            found[name] = path
+            add_once(found, name, path)
     return dict(sorted(found.items()))
+
+
+def add_once(found: dict[Key, str], name: Key, path: str) -> None:
+    """Add a file to the paths by name.
+
+    Raises:
+        UserError: a name that another file has.
+    """
+    if name in found:
+        raise UserError(f"{path}: {found[name]} has the same name; take one of them away")
+    found[name] = path
 
 
 def subfolders(directory: str) -> dict[str, str]:

@@ -9,7 +9,7 @@ import numpy as np
 from mmfl_jax.archives.base import choose_modalities
 from mmfl_jax.archives.rasters.archive import RasterArchive, Tiles
 from mmfl_jax.archives.rasters.legend import Legend
-from mmfl_jax.archives.rasters.listing import list_rasters, read_csv
+from mmfl_jax.archives.rasters.listing import add_once, list_rasters, read_csv
 from mmfl_jax.errors import UserError
 
 FOLDERS = {"s1": "S1Hand", "s2": "S2Hand"}
@@ -93,9 +93,7 @@ def _chips(folder: str, ending: str) -> dict[str, str]:
         chip, _, last = os.path.basename(name).rpartition("_")
         if last != ending or not all(chip.rpartition("_")):
             raise UserError(f"{path}: chips are called PLACE_ID_{ending}.tif, such as Ghana_103272_{ending}.tif")
-        if chip in found:
-            raise UserError(f"{path}: {found[chip]} has the same name; take one of them away")
-        found[chip] = path
+        add_once(found, chip, path)
     if not found:
         raise UserError(f"{folder}: no GeoTIFF in it")
     return found
