@@ -138,6 +138,11 @@ def several() -> bool:
     return _client() is not None and _state().num_processes > 1
 
 
+def count() -> int:
+    """Return how many processes there are."""
+    return _state().num_processes if several() else 1
+
+
 def leads() -> bool:
     """Return whether this process prints and writes."""
     return not several() or _state().process_id == 0

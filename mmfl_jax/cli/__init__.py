@@ -105,5 +105,9 @@ def main(arguments: list[str] | None = None) -> Any:
         if debug:
             raise
         _leave(str(error), 2)
-    except Stopped as stop:
-        _leave(str(stop), 128 + stop.signal)
+    except Stopped as stop:  # all processes stop together, and wait for each other
+        from mmfl_jax import cluster
+
+        if cluster.leads():
+            say(str(stop))
+        sys.exit(128 + stop.signal)

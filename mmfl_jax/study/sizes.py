@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mmfl_jax import cluster
 from mmfl_jax.errors import UserError
 from mmfl_jax.memory import check_fits
 from mmfl_jax.options import INT32
@@ -45,7 +46,8 @@ def check_federation(study: Study, federation: Federation) -> None:
     item = 2 if study.method.model.precision == "bfloat16" else _FLOAT
     shapes = {m: spec.shape for m, spec in federation.archive.modalities.items()}
     sample = [item * sum(math.prod(shapes[m]) for m in group.modalities) for group in federation.groups]
-    images = sum(len(group.samples) * each for group, each in zip(federation.groups, sample))
+    # Each host holds its own clients' part.
+    images = sum(len(group.samples) * each for group, each in zip(federation.groups, sample)) // cluster.count()
     told = ", ".join(f"{m} {'x'.join(map(str, shape))}" for m, shape in shapes.items())
     count = sum(len(group.samples) for group in federation.groups)
     check_fits(
@@ -103,7 +105,7 @@ def check_program(study: Study, program: Program, classes: int, places: int) -> 
         kept = jax.eval_shape(lambda p: (program.algorithm.memory(p), program.algorithm.transform.memory(p)), exchanged)
         check_fits(
             f"--algorithm {study.algorithm.algorithm}: what {count:,} clients keep from round to round",
-            count * sum(map(_bytes, jax.tree.leaves((kept, own)))),
+            count * sum(map(_bytes, jax.tree.leaves((kept, own)))) // cluster.count(),
         )
 
 
