@@ -53,6 +53,22 @@ def client_bytes(program: Program, state: ServerState, data: GroupData, group: i
     return up, down
 
 
+def server_bytes(program: Program, state: ServerState, round_number: int) -> int:
+    """Return the bytes between a hierarchy's servers and the global one in a round, both ways, counted from 1.
+
+    Moments and what objectives relay in every round, models where a period ends.
+
+    Args:
+        program: of the federation.
+        state: gives the shapes.
+        round_number: of the round.
+    """
+    algorithm = program.algorithm
+    through = float_bytes((state.stats, state.objectives))
+    due = round_number % algorithm.period == 0
+    return 2 * algorithm.servers * (through + due * float_bytes(program.exchanged(state.params)))
+
+
 def step_flops(program: Program, state: ServerState, data: GroupData, group: int) -> float:
     """Return the floating-point operations of one local step of one client (:func:`flops`).
 

@@ -25,6 +25,7 @@ from mmfl_jax.federation import Federation
 from mmfl_jax.federation.asynchronous import AsynchronousRound, Schedule
 from mmfl_jax.federation.clock import Clock
 from mmfl_jax.federation.federation import pooled
+from mmfl_jax.federation.hierarchy import servers_of
 from mmfl_jax.federation.participation import Participation
 from mmfl_jax.federation.placement import Placement, best_span
 from mmfl_jax.study import Study, sizes
@@ -68,7 +69,14 @@ class Rounds:
         cluster.agree({"data": {"clients and samples": self.federation.digest()}} if cluster.several() else {})
         self._on_features = methods.find(study.method.method).on_features
         self.own_model = make_model is None
-        algorithm = algorithm_of(study)
+        #: The server of each client in a hierarchy; None where there is none.
+        self.servers = servers_of(self.federation, study.federation.servers) if study.federation.servers else None
+        algorithm = algorithm_of(study, None if self.servers is None else int(self.servers.max()) + 1)
+        if self.servers is not None and not algorithm.servers:
+            raise UserError(
+                f"--servers {study.federation.servers}: --algorithm {study.algorithm.algorithm} has one server; add "
+                "+hierarchical"
+            )
         self._clients = pooled(self.federation) if algorithm.pooled else self.federation
         sizes.check_federation(study, self._clients)
         sizes.check_crop(study, self.federation.archive)
@@ -186,6 +194,7 @@ class Rounds:
             calibration=study.method.logit_calibration,
             calibration_strength=study.method.calibration_strength,
             attack=attack_of(study, federation),
+            servers=self.servers,
         )
         most = list(self._participation.most)
         if buffer := self.program.algorithm.buffer:
@@ -294,6 +303,8 @@ class Rounds:
             asked = self._participation.by_group(self._participation.chosen(number))
         down = sum(int(self._traffic(g, chosen)[1].sum()) for g, chosen in enumerate(asked))
         row: dict[str, Any] = {"bytes_up": sum(int(up.sum()) for up, _ in traffic), "bytes_down": down}
+        if self.program.algorithm.servers:
+            row["bytes_between_servers"] = costs.server_bytes(self.program, self.state, number + 1)
         if self._late is not None:
             before = self._asynchronous(number - 1).time if number else 0.0
             row["simulated_seconds"] = self._asynchronous(number).time - before

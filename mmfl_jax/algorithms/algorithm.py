@@ -35,6 +35,7 @@ class Local(NamedTuple):
       step: the step that is done now, from 0.
       rate: learning rate of this round.
       delay: how many rounds ago it was sent ``received`` (asynchronous algorithms; else 0).
+      server: the number of its server in a hierarchy, else 0.
       key: of its randomness in this round.
       loss: of parameters on this step's batch, task and objectives together.
       features: of parameters on this step's batch: the fused representation ``[batch, d]``.
@@ -51,6 +52,7 @@ class Local(NamedTuple):
     step: Array
     rate: Array
     delay: Array
+    server: Array
     key: Array
     loss: Callable[[Params], Array]
     features: Callable[[Params], Array]
@@ -103,7 +105,7 @@ class Algorithm(NamedTuple):
       update: ``(aggregate, state, params) -> (params, state)`` of the server.
       memory: ``params -> memory`` that a client keeps from round to round, before its first one.
       broadcast: ``state -> what goes down`` beside the parameters.
-      send: ``(params, state, delay) -> params`` that go down.
+      send: ``(params, state, facts) -> params`` that go down; ``facts`` has the client's ``delay`` and ``server``.
       start: ``local -> params`` that a client begins with.
       carry: ``local -> carry`` before the first step.
       loss: ``(params, local) -> scalar`` that is minimised.
@@ -121,6 +123,8 @@ class Algorithm(NamedTuple):
       isolated: whether nothing travels at all.
       buffer: how many updates make a round of an asynchronous algorithm, 0 for synchronous rounds.
       most_delay: the oldest version that an update may have started from.
+      servers: how many servers a hierarchy has under the global one, 0 for none.
+      period: rounds between two averages of their models.
       privacy: ``(rounds, rate) -> {"epsilon", "delta"}``, for cohorts drawn with that probability; None without.
       check: raises UserError where the setting does not allow the algorithm.
     """
@@ -129,7 +133,7 @@ class Algorithm(NamedTuple):
     update: Callable[[Aggregate, Any, Params], tuple[Params, Any]] = add_change
     memory: Callable[[Params], Any] = lambda params: {}
     broadcast: Callable[[Any], Any] = lambda state: {}
-    send: Callable[[Params, Any, Array], Params] = lambda params, state, delay: params
+    send: Callable[[Params, Any, Any], Params] = lambda params, state, facts: params
     start: Callable[[Local], Params] = lambda local: local.received
     carry: Callable[[Local], Any] = lambda local: {}
     loss: Callable[[Params, Local], Array] = lambda params, local: local.loss(params)
@@ -147,6 +151,8 @@ class Algorithm(NamedTuple):
     isolated: bool = False
     buffer: int = 0
     most_delay: int = 0
+    servers: int = 0
+    period: int = 0
     privacy: Callable[[int, float], dict[str, float]] | None = None
     check: Callable[[Setting], None] = lambda setting: None
 

@@ -37,8 +37,8 @@ def fedbuff(buffer: int = 10, most_delay: int = 20, rate: float = 1.0) -> Algori
     def init(params: Params) -> dict[str, Any]:
         return {"past": {n: jnp.broadcast_to(p, (versions, *p.shape)) for n, p in params.items()}, "now": jnp.int32(0)}
 
-    def send(params: Params, state: dict[str, Any], delay: jax.Array) -> Params:
-        return {n: state["past"][n][(state["now"] - delay) % versions] for n in params}
+    def send(params: Params, state: dict[str, Any], facts: Any) -> Params:
+        return {n: state["past"][n][(state["now"] - facts.delay) % versions] for n in params}
 
     def message(params: Params, local: Local) -> tuple[dict, dict]:
         scale = jax.lax.rsqrt(1.0 + local.delay)

@@ -22,7 +22,7 @@ _ALGORITHMS = (
 )
 _MODIFIERS = (
     *("median", "trimmed_mean", "krum", "multi_krum", "norm_clip", "dp_fedavg"),
-    *("int8", "top_k", "sign", "secure_sum"),
+    *("int8", "top_k", "sign", "secure_sum", "hierarchical"),
 )
 
 

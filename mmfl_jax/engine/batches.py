@@ -36,6 +36,7 @@ class GroupData:
       ids: ``[clients]`` int32: its number in the federation.
       offsets: ``[clients, classes]`` added to its logits in training (logit calibration); else None.
       attack: ``[clients]`` what its change is multiplied with, 1 for the honest; None where all are.
+      servers: ``[clients]`` int32: the number of its server in a hierarchy; None where there is none.
     """
 
     images: dict[str, Placed]
@@ -46,6 +47,7 @@ class GroupData:
     ids: Placed
     offsets: Placed | None
     attack: Placed | None = None
+    servers: Placed | None = None
 
 
 def data_specs() -> GroupData:

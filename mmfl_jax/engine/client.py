@@ -30,6 +30,7 @@ class Facts(NamedTuple):
       steps: its local steps.
       seed: uint32.
       delay: how many rounds ago it was sent its parameters.
+      server: the number of its server in a hierarchy.
       attack: what its change is multiplied with by a hostile client; None where there is none.
     """
 
@@ -37,6 +38,7 @@ class Facts(NamedTuple):
     steps: Array
     seed: Array
     delay: Array
+    server: Array
     attack: Array | None = None
 
 
@@ -70,7 +72,7 @@ class Client(NamedTuple):
     def received(self) -> Variables:
         """Return the exchanged parameters that the server sent."""
         program, state = self.program, self.state
-        sent = program.algorithm.send(program.exchanged(state.params), state.algorithm, self.facts.delay)
+        sent = program.algorithm.send(program.exchanged(state.params), state.algorithm, self.facts)
         return {n: sent[n] for n in program.sent(self.group)[0]}
 
     def view(self, step: Array, now: Training, forward: _Forward) -> Local:
@@ -86,6 +88,7 @@ class Client(NamedTuple):
             step=step,
             rate=program.learning_rate(self.state.round),
             delay=facts.delay,
+            server=facts.server,
             key=jax.random.fold_in(jax.random.key(facts.seed), _MESSAGE),
             loss=lambda params: forward(params).total,
             features=forward.features,
@@ -149,7 +152,7 @@ def first_client(program: Program, group: int, state: ServerState, data: GroupDa
     """Return a group's first client and the batch of its first step: its shapes and costs are those of all others."""
     kept = jax.tree.map(lambda v: v[0], state.clients[group])
     attack = None if data.attack is None else data.attack[0]
-    facts = Facts(jnp.float32(1), jnp.int32(1), jnp.uint32(0), jnp.int32(0), attack)
+    facts = Facts(jnp.float32(1), jnp.int32(1), jnp.uint32(0), jnp.int32(0), jnp.int32(0), attack)
     batch = draw_batch(program, data, jnp.int32(0), facts.seed, jnp.int32(0))
     return Client(program, group, state, kept, facts), batch
 

@@ -30,6 +30,7 @@ class Samples:
       calibration: of client logits (:func:`mmfl_jax.objectives.calibration.calibration_offsets`).
       calibration_strength: of it.
       attack: ``[clients]`` what each client's change is multiplied with; None where all are honest.
+      servers: ``[clients]`` the number of each client's server in a hierarchy; None where there is none.
     """
 
     def __init__(
@@ -42,8 +43,10 @@ class Samples:
         calibration: str = "none",
         calibration_strength: float = 1.0,
         attack: np.ndarray | None = None,
+        servers: np.ndarray | None = None,
     ):
-        self.federation, self.normalizer, self.placement, self._attack = federation, normalizer, placement, attack
+        self.federation, self.normalizer, self.placement = federation, normalizer, placement
+        self._attack, self._servers = attack, servers
         self._task = task_of(federation.archive)
         self._places = [federation.slots(g).astype(np.int32) if places else None for g in federation.groups]
         self._offsets = self._calibrated(calibration, calibration_strength)
@@ -112,6 +115,7 @@ class Samples:
             ids=rows(clients.ids),
             offsets=None if offsets is None else rows(offsets, offsets.dtype),
             attack=None if self._attack is None else rows(self._attack[clients.ids], np.float32),
+            servers=None if self._servers is None else rows(self._servers[clients.ids]),
         )
 
     def _samples(self, group: int, rows: np.ndarray, capacity: int) -> dict[str, Any]:

@@ -66,7 +66,9 @@ def reference_round(
             attack = None if factors is None else jnp.float32(factors[client])
             delay = jnp.int32(0 if delays is None else delays[group][place])
             size = jnp.float32(data[group].sizes[client])
-            facts = Facts(size, jnp.int32(steps[group][place]), seed, delay, attack)
+            servers = data[group].servers
+            server = jnp.int32(0 if servers is None else servers[client])
+            facts = Facts(size, jnp.int32(steps[group][place]), seed, delay, server, attack)
             now = first(state, data[group], kept, facts, client)
             for step in range(int(steps[group][place])):
                 now, output, batch = step_of(state, data[group], kept, facts, client, now, jnp.int32(step))

@@ -161,7 +161,8 @@ def train_group(
         table, sums = carry
         attack = None if data.attack is None else data.attack[index[i]]
         size = data.sizes[index[i]].astype(jnp.float32)
-        facts = Facts(size, plan.steps[i], seeds[i], plan.delays[i], attack)
+        server = jnp.zeros_like(index[i]) if data.servers is None else data.servers[index[i]]
+        facts = Facts(size, plan.steps[i], seeds[i], plan.delays[i], server, attack)
         kept = taken(table, clients[i])
         message, new, good, sums = train_chunk(program, group, state, data, facts, clients[i], kept, sums)
         weight = jnp.where(good, size if program.weighting == "samples" else 1.0, 0.0)

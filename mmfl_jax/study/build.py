@@ -129,9 +129,10 @@ def normalizer_of(study: Study, federation: Federation, own: Sequence[np.ndarray
     return Normalizer(constant(0), constant(1), np.dtype(dtype or np.float32))
 
 
-def algorithm_of(study: Study) -> Algorithm:
-    """Return a study's algorithm."""
-    return find(study.algorithm.algorithm, optimizer=CLIENT_OPTIMIZERS[study.training.client_optimizer]())
+def algorithm_of(study: Study, servers: int | None = None) -> Algorithm:
+    """Return a study's algorithm; ``servers`` of a hierarchy, None where there is none."""
+    optimizer = CLIENT_OPTIMIZERS[study.training.client_optimizer]()
+    return find(study.algorithm.algorithm, optimizer=optimizer, servers=servers)
 
 
 def task_for(study: Study, federation: Federation) -> Task:

@@ -64,6 +64,8 @@ class FederationOptions:
     """Share of clients that are hostile, where there is an attack."""
     participation: Annotated[str, AfterValidator(_participation)] = "all"
     """Clients of a round: all, a share such as 0.1 (each by chance), a number such as 100, or per-group:N."""
+    servers: str = ""
+    """Attribute of samples, such as country, that says which server of a hierarchy a client is under."""
     dropout: ShareBelowOne = 0.0
     """Chance that a client drops out of a round before it reports."""
     stragglers: Share = 0.0
