@@ -202,6 +202,7 @@ class _Loop:
             self.scores = simulation.evaluate()
         seconds = sorted(row["seconds"] for row in rows)
         sent = [sum(row[key] for row in rows) for key in ("bytes_up", "bytes_down")]
+        between = [row["bytes_between_servers"] for row in rows if "bytes_between_servers" in row]  # of a hierarchy
         waited = [row["device_waiting"] for row in rows if "device_waiting" in row]  # where samples are streamed
         took_part = max(1, sum(row["clients"] for row in rows))
         summary = {
@@ -212,6 +213,7 @@ class _Loop:
                 "bytes_up_per_client": sent[0] / took_part,
                 "bytes_down_per_client": sent[1] / took_part,
                 "total_bytes": sum(sent),
+                **({"bytes_between_servers": sum(between)} if between else {}),
             },
             "cost": {
                 **simulation.cost(),
