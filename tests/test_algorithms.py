@@ -261,7 +261,9 @@ def compiled_quickly():
 def test_chunks_and_streaming_and_resume_and_the_python_loop_agree(algorithm, tmp_path, monkeypatch):
     from test_round import assert_close, reference_state
 
-    monkeypatch.setattr(Streamed, "_capacities", lambda self, budget: [int(d.sizes.max()) + 2 for d in self.data])
+    monkeypatch.setattr(
+        Streamed, "_capacities", lambda self, budget: [int(g.sizes.max()) + 2 for g in self.samples.federation.groups]
+    )
     make = functools.partial(engine, problem(), algorithm, weighting="uniform", speed="lognormal:10:1")
     resident, streamed = make(chunk_size=3), make(chunk_size=1, stream_mb=1)
     waves = [len(list(streamed.execution._waves(streamed.cohort(r)))) for r in range(2)]

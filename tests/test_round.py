@@ -11,7 +11,7 @@ from federations import ragged_federation, simulation
 
 from mmfl_jax.engine.client import Facts
 from mmfl_jax.engine.data import Samples
-from mmfl_jax.engine.mesh import AXIS
+from mmfl_jax.engine.mesh import AXIS, client_mesh
 from mmfl_jax.engine.reference import _steps_of, reference_round
 from mmfl_jax.engine.round import finite, make_round, train_device
 from mmfl_jax.engine.server import finish
@@ -36,7 +36,7 @@ def host(sim):
     placement = Placement.of(sim._steps, [group.sizes for group in sim._clients.groups], 1)
     calibration = sim.study.method.logit_calibration
     samples = Samples(sim._clients, sim.normalizer, placement, places=sim._places, calibration=calibration)
-    return jax.device_put(samples.resident(0))
+    return samples.resident(client_mesh(1))
 
 
 def in_order(sim):
