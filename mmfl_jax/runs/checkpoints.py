@@ -34,9 +34,12 @@ def _fields(state: ServerState) -> dict[str, Any]:
     return {**{field.name: getattr(state, field.name) for field in dataclasses.fields(state)}, "frozen": {}}
 
 
-def _on_host(saved: Any) -> np.ndarray:
-    """Return what stands for an array that is to be read into host memory; it takes none itself."""
-    return np.broadcast_to(np.zeros((), saved.dtype), saved.shape)
+def _on_host(like: Any, saved: Any) -> Any:
+    """Return what stands for arrays that are to be read into host memory, as long as they were saved."""
+    rows = {x.shape[0] for x in jax.tree.leaves(saved)}
+    # It takes no memory itself.
+    stand_in = lambda x: np.broadcast_to(np.zeros((), x.dtype), (*rows, *x.shape[1:]))
+    return jax.tree.map(stand_in, like)
 
 
 def _reason(error: Exception) -> str:
@@ -132,9 +135,9 @@ class Checkpoints:
         fields = _fields(like)
         known = self._manager.item_metadata(chosen)
         # Clients may have lain otherwise: their rows are read into host memory, and each goes to its home of now.
-        fields["clients"] = jax.tree.map(lambda x, saved: _on_host(saved), fields["clients"], tuple(known["clients"]))
+        fields["clients"] = tuple(map(_on_host, fields["clients"], known["clients"]))
         if _ROWS in known:
-            fields[_ROWS] = [_on_host(saved) for saved in known[_ROWS]]
+            fields[_ROWS] = [_on_host(np.zeros(1, np.int64), saved) for saved in known[_ROWS]]
         abstract = jax.tree.map(
             lambda x: x if isinstance(x, np.ndarray) else ocp.utils.to_shape_dtype_struct(x), fields
         )
