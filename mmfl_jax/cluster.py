@@ -14,6 +14,7 @@ import socket
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NoReturn
 
@@ -108,9 +109,13 @@ def _watch(client: Any, own: int) -> None:
     """Give signs of life, and end this process where another gives none: it may wait for that one for ever."""
     heard: dict[str, tuple[str, float]] = {}
     for number in itertools.count():
-        client.key_value_set(f"{_ALIVE}/{own}", str(number), allow_overwrite=True)
+        try:
+            client.key_value_set(f"{_ALIVE}/{own}", str(number), allow_overwrite=True)
+            beats = client.key_value_dir_get(_ALIVE)
+        except Exception:  # the runtime has come to its end: in order, or because process 0 is gone, as JAX will say
+            return
         now = time.monotonic()
-        for key, beat in client.key_value_dir_get(_ALIVE):
+        for key, beat in beats:
             if heard.get(key, ("",))[0] != beat:
                 heard[key] = beat, now
         for key, (_, since) in heard.items():
@@ -125,12 +130,13 @@ def _known_cluster() -> bool:
     try:
         from jax._src.clusters import ClusterEnv
 
-        for kind in ClusterEnv._cluster_types:
-            if not kind.opt_in_only_method and kind.is_env_present():
-                return int(kind.get_process_count()) > 1
-    except (ImportError, AttributeError):  # another JAX: it has to be told
-        pass
-    return False
+        with warnings.catch_warnings(action="ignore"):
+            present = [
+                kind for kind in ClusterEnv._cluster_types if not kind.opt_in_only_method and kind.is_env_present()
+            ]
+            return bool(present) and int(present[0].get_process_count()) > 1
+    except Exception:  # another JAX, or a cluster that does not say: it has to be told
+        return False
 
 
 def several() -> bool:
@@ -228,7 +234,7 @@ def advised(advice: Callable[[], str]) -> Iterator[None]:
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
-        if not several():
+        if not several() or "RESOURCE_EXHAUSTED" in str(error):
             raise
         # What is closed on the way out would wait for the one that is gone.
         leave(lost(f"a process was lost ({one_line(error)[:200]})"), 2)

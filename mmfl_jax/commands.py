@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmfl_jax import report, runs
+from mmfl_jax import cluster, report, runs
 from mmfl_jax.errors import UserError
 from mmfl_jax.files import write_whole
 from mmfl_jax.report.terminal import RoundProgress, SweepProgress
@@ -48,16 +48,16 @@ def run(
         UserError: see :func:`mmfl_jax.runs.run`.
     """
     listeners: list[runs.Listener] = [RoundProgress(quiet)]
-    if tensorboard:
-        if run_dir is None:
-            raise UserError("--tensorboard needs --run-dir")
+    if tensorboard and run_dir is None:
+        raise UserError("--tensorboard needs --run-dir")
+    if tensorboard and run_dir is not None and cluster.leads():
         listeners.append(report.TensorBoardWriter(run_dir))
     if resume and run_dir is not None and run_dir.is_dir() and not runs.saved_rounds(run_dir / CHECKPOINTS):
         warnings.warn(f"--resume: {run_dir} has no checkpoint; the run starts from round 0 again", stacklevel=2)
     summary = runs.run(simulation, run_dir, resume=resume, listeners=listeners)
     if run_dir is not None and bounds:
         summary = runs.run_bounds(simulation, run_dir, lambda: [RoundProgress(quiet)])
-    if run_dir is not None and write_report:
+    if run_dir is not None and write_report and cluster.leads():
         try:
             report.write_report(run_dir)
         except ModuleNotFoundError as error:  # a host with the engine alone: the numbers are all there

@@ -167,6 +167,8 @@ class Rounds:
             whole = ", and all of them are used" if cluster.several() else ""
             raise UserError(f"--devices {devices}: {where} {found} {jax.default_backend()} device(s){whole}")
         span, count = study.execution.devices_per_client, devices or found
+        if not span and not self.own_model:
+            span = 1  # who knows what its layers do across a batch
         if not span:
             sizes = [group.sizes for group in self._clients.groups]
             cohort = min(sum(self._participation.most), self._participation.largest)

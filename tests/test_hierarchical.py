@@ -114,6 +114,8 @@ def test_a_client_is_under_the_server_of_most_of_its_samples():
         ),
         ({"servers": "region", "algorithm": "scaffold+hierarchical"}, "need an algorithm without memory"),
         ({"servers": "region", "algorithm": "int8+hierarchical"}, "need an algorithm without transform"),
+        ({"servers": "region", "algorithm": "hierarchical+median"}, "hierarchical comes last, and goes with no other"),
+        ({"servers": "region", "algorithm": "median+hierarchical"}, "need an algorithm without reduce"),
         ({"servers": "region", "algorithm": "hierarchical:period=0"}, "period must be 1 round or more, not 0"),
     ],
 )

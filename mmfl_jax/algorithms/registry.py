@@ -111,6 +111,8 @@ def find(reference: str, **context: Any) -> Algorithm:
     algorithm = _made(known[bases[0]], dict(parts)[bases[0]], context) if bases else _made(known["fedavg"], {}, context)
     for name, options in parts:
         if known[name].modifies:
+            if algorithm.servers:
+                raise UserError(f"--algorithm {reference!r}: hierarchical comes last, and goes with no other modifier")
             algorithm = _made(known[name], options, context, algorithm)
     return algorithm
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import traceback
 import warnings
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -94,6 +95,7 @@ def main(arguments: list[str] | None = None) -> Any:
     import logging
 
     logging.getLogger("absl").setLevel(logging.ERROR if debug else logging.CRITICAL)
+    from mmfl_jax import cluster
     from mmfl_jax.runs.signals import Stopped, watched
 
     try:
@@ -106,8 +108,12 @@ def main(arguments: list[str] | None = None) -> Any:
             raise
         _leave(str(error), 2)
     except Stopped as stop:  # all processes stop together, and wait for each other
-        from mmfl_jax import cluster
-
         if cluster.leads():
             say(str(stop))
         sys.exit(128 + stop.signal)
+    except Exception:
+        if not cluster.several():
+            raise
+        # At its end Python would wait for the other processes, who may be waiting for this one.
+        traceback.print_exc()
+        cluster.leave("an error that is told above", 1)

@@ -58,8 +58,8 @@ def run(reference: str, arguments: list[str]) -> None:
     from mmfl_jax.study.unused import unused
 
     check(study)
-    _make_devices(-(-study.execution.devices // max(chosen.processes, 1)))
     cluster.join(chosen.coordinator, chosen.processes, chosen.process_id, chosen.join_timeout)
+    _make_devices(-(-study.execution.devices // cluster.count()))
     _check_several(chosen)
     if chosen.resume and chosen.run_dir is None:
         raise UserError("--resume needs --run-dir, the directory of the run to continue")
@@ -76,15 +76,14 @@ def run(reference: str, arguments: list[str]) -> None:
     quiet = chosen.quiet or not cluster.leads()
     homes, span = simulation.mesh.devices.shape
     if span > 1 and not quiet:
-        print(f"{homes * span} devices, {span} to a client: {homes} clients train at a time")
+        print(f"{homes * span} devices, {span} to a client: {homes} homes train side by side")
     summary = commands.run(
         simulation,
         run_dir,
         resume=chosen.resume,
         quiet=quiet,
-        tensorboard=chosen.tensorboard and cluster.leads(),
+        tensorboard=chosen.tensorboard,
         bounds=chosen.bounds,
-        write_report=cluster.leads(),
     )
     if not quiet:
         from rich.console import Console

@@ -134,6 +134,8 @@ class _Forward:
         if program.span > 1:
             trained = spread.shared(trained)
         model = template.module(trained, self.stats, state.frozen)
+        if program.span > 1:
+            spread.normalise_over_devices(model)
         with batch_axis(SPAN if program.span > 1 else None):
             output = model(batch.images, train=True)
         if program.span > 1:

@@ -160,7 +160,8 @@ class Streamed:
         sizes, modalities = [group.sizes for group in federation.groups], federation.archive.modalities
         sample = [sum(math.prod(modalities[m].shape) for m in group.modalities) for group in federation.groups]
         whole = sum(int(s.sum()) * each for s, each in zip(sizes, sample)) * self.samples.normalizer.dtype.itemsize
-        return [max(budget * int(s.sum()) // whole, int(s.max())) for s in sizes]
+        share = [max(budget * int(s.sum()) // whole, int(s.max())) for s in sizes]
+        return [min(n, self.samples.most(g)) for g, n in enumerate(share)]
 
     def compile(self, state: ServerState, cohort: Cohort, key: Array) -> None:
         """Compile for these shapes; every later wave has the same."""

@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
 
 from mmfl_jax.engine.mesh import SPAN
 from mmfl_jax.models import Output
@@ -38,6 +39,13 @@ def taken(rows: Array, span: int, values: Array, *, scatter: bool) -> Array:
 def gathered(share: Array, axis: int = 0) -> Array:
     """Return the whole batch of every device's share."""
     return jax.lax.all_gather(share, SPAN, axis=axis, tiled=True)
+
+
+def normalise_over_devices(model: nnx.Module) -> None:
+    """Let the model's batch normalisations take moments of the whole batch, those of a user's own model too."""
+    for _, part in nnx.iter_modules(model):
+        if isinstance(part, nnx.BatchNorm):
+            part.axis_name = SPAN
 
 
 @jax.custom_vjp

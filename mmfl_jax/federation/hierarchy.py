@@ -7,6 +7,7 @@ import numpy as np
 from mmfl_jax.errors import UserError
 from mmfl_jax.federation.federation import Federation
 from mmfl_jax.federation.ragged import row_numbers
+from mmfl_jax.memory import check_fits
 
 
 def servers_of(federation: Federation, attribute: str) -> np.ndarray:
@@ -24,6 +25,7 @@ def servers_of(federation: Federation, attribute: str) -> np.ndarray:
         )
     names, value = np.unique(np.asarray(federation.archive.attribute(attribute)).astype(str), return_inverse=True)
     chosen = np.zeros(federation.clients, np.int32)
+    check_fits(f"--servers {attribute}: {len(names):,} servers", 8 * federation.clients * len(names))
     for group in federation.groups:
         counts = np.zeros((len(group.ids), len(names)), np.int64)
         np.add.at(counts, (row_numbers(group.offsets), value[group.samples]), 1)

@@ -14,7 +14,6 @@ from flax import nnx
 
 from mmfl_jax.models.options import ModelOptions
 from mmfl_jax.ops import whitening
-from mmfl_jax.ops.axes import current_batch_axis
 
 Array = jax.Array
 
@@ -48,20 +47,11 @@ class Normalization:
         if self.whitened and stage <= reach:
             return Whitening(channels, self)
         if self.options.norm == "batch":
-            return BatchNorm(channels, momentum=1 - MOMENTUM, dtype=self.dtype, rngs=rngs)
+            return nnx.BatchNorm(channels, momentum=1 - MOMENTUM, dtype=self.dtype, rngs=rngs)
         if self.options.norm == "group":
             groups = next(g for g in (8, 4, 2, 1) if channels % g == 0)
             return GroupNorm(channels, groups, self.dtype, rngs)
         return Identity()
-
-
-class BatchNorm(nnx.BatchNorm):
-    """Normalise channels over the batch, wherever its parts are."""
-
-    def __call__(self, x: Array, use_running_average: bool = False) -> Array:  # type: ignore[override]
-        """Return the normalised ``x [batch, ..., channels]``; in training, update the running moments."""
-        self.axis_name = current_batch_axis()
-        return super().__call__(x, use_running_average=use_running_average)
 
 
 class Identity(nnx.Module):

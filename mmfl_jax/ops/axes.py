@@ -15,11 +15,6 @@ def batch_axis(name: str | None) -> Any:
     return _axis(name)
 
 
-def current_batch_axis() -> str | None:
-    """Return the axis of devices over which the batch is spread; None for none."""
-    return _axis.value
-
-
 def mean_over_batch(x: jax.Array) -> jax.Array:
     """Return the mean of ``x``, a mean over this device's share of the batch, over all shares of equal size."""
     return x if _axis.value is None else jax.lax.pmean(x, _axis.value)

@@ -16,7 +16,15 @@ from mmfl_jax.runs.schema import read_summary
 #: The algorithms that bound all others, and the folder of their runs in the directory of the run.
 BOUNDS, FOLDER = ("centralized", "local"), "bounds"
 # A bound has everybody, always, and nobody who is hostile.
-_PLAIN = {"participation": "all", "dropout": 0.0, "stragglers": 0.0, "speed": "", "attack": "none", "private": ""}
+_PLAIN = {
+    "participation": "all",
+    "dropout": 0.0,
+    "stragglers": 0.0,
+    "speed": "",
+    "attack": "none",
+    "private": "",
+    "servers": "",
+}
 
 
 def run_bounds(

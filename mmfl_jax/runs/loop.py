@@ -15,6 +15,7 @@ import jax
 from mmfl_jax import cluster
 from mmfl_jax.errors import Diverged, UserError
 from mmfl_jax.evaluation import personal
+from mmfl_jax.lock import LOCK
 from mmfl_jax.rounds import Rounds
 from mmfl_jax.runs import predictions
 from mmfl_jax.runs.checkpoints import Checkpoints, saved_rounds
@@ -56,17 +57,17 @@ def run(
         if run_dir is not None:
             disk = stack.enter_context(_disk(simulation, run_dir, resume, facts))
             first = simulation.round_number
-            cluster.agree({"checkpoints (is --run-dir on a disk that all share?)": {"last round": first}})
             heard[:0] = [disk.directory] if disk.directory is not None else []
         for listener in heard:
             stack.callback(listener.close)
             listener.begin(first, study.training.rounds)
         loop = _Loop(simulation, disk, heard)
+        stack.enter_context(cluster.advised(loop.advice))
         if first == 0:
             loop.evaluate()
         if first < study.training.rounds:
             simulation.compile()
-        with graceful() as caught, cluster.advised(loop.advice):
+        with graceful() as caught:
             for number in range(first + 1, study.training.rounds + 1):
                 loop.round(number == study.training.rounds)
                 if stop := cluster.most(caught[0] if caught else 0):
@@ -94,6 +95,10 @@ def _disk(simulation: Rounds, run_dir: Path, resume: bool, facts: dict[str, Any]
     study = simulation.study
     with ExitStack() as stack:
         directory = stack.enter_context(opened(run_dir, study, resume)) if cluster.leads() else None
+        if cluster.several():
+            cluster.most(0)  # process 0 has made the directory
+            seen = {"its lock": (run_dir / LOCK).exists(), "checkpoints": saved_rounds(run_dir / CHECKPOINTS)}
+            cluster.agree({f"files in {run_dir} (is it on a disk that all share?)": seen})
         checkpoints = stack.enter_context(closing(Checkpoints(run_dir / CHECKPOINTS, simulation.placement)))
         if checkpoints.rounds():
             if directory is not None:
@@ -275,7 +280,9 @@ def load(run_dir: Path, federation: Federation | None = None, *, best: bool = Fa
         UserError: for another federation than the run's, or a checkpoint that is missing or damaged.
     """
     study = read_config(run_dir)
-    simulation = Rounds(study if training else study.replace(stream_mb=1, devices=1, chunk_size=0), federation)
+    simulation = Rounds(
+        study if training else study.replace(stream_mb=1, devices=1, devices_per_client=1, chunk_size=0), federation
+    )
     check_same_federation(run_dir, simulation.federation.describe())
     with closing(Checkpoints(run_dir / CHECKPOINTS, simulation.placement, read_only=True)) as checkpoints:
         _restore(simulation, checkpoints, checkpoints.best() if best else None)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mmfl_jax import cluster
 from mmfl_jax.archives.base import IGNORED
 from mmfl_jax.archives.pictures import picture
 from mmfl_jax.errors import UserError, one_line
@@ -46,7 +47,8 @@ def gather(simulation: Rounds, personal: np.ndarray | None) -> dict[str, np.ndar
         samples = spread(simulation.federation.test, archive.labels, SHOWN)
         arrays["answers"] = simulation.predict(samples).argmax(axis=-1)
         arrays["labels"] = archive.labels[samples]
-        arrays["images"] = _thumbnails(source.read(modality, samples))
+        if cluster.leads():  # who alone writes them
+            arrays["images"] = _thumbnails(source.read(modality, samples))
     return arrays
 
 
@@ -75,9 +77,11 @@ def _tiles(simulation: Rounds) -> dict[str, np.ndarray]:
     middle = max(0, (count - each) // 2)
     ranks = [*range(each), *range(middle, middle + each), *range(count - each, count)]
     samples = test[order[sorted(set(ranks))]]
+    answers = np.stack([simulation.predict(samples, seen).argmax(axis=-1) for seen in simulation.scored_sets])
+    if not cluster.leads():  # who alone writes them
+        return {}
     pictures = [picture(archive.read(m, samples), m, spec.channels) for m, spec in archive.modalities.items()]
     labels = archive.read_labels(samples)
-    answers = np.stack([simulation.predict(samples, seen).argmax(axis=-1) for seen in simulation.scored_sets])
     hits = ((answers == labels) & (labels != IGNORED)).sum(axis=(2, 3))
     return {
         "tile_pictures": np.stack(pictures),
