@@ -170,7 +170,7 @@ def test_flops_of_a_round_count_every_local_step_of_every_client(two_convolution
     sim = two_convolutions
 
     def three_steps(state, data):
-        facts = Facts(jnp.float32(20), jnp.int32(3), jnp.uint32(0), jnp.int32(0))
+        facts = Facts(jnp.float32(20), jnp.int32(3), jnp.uint32(0), jnp.int32(0), jnp.int32(0))
         client = Client(sim.program, 0, state, state.clients[0], facts)
         batch = lambda i: draw_batch(sim.program, data, jnp.int32(0), facts.seed, jnp.int32(i))
         now = begin(client, batch(0))

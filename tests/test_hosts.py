@@ -19,6 +19,7 @@ HERE = str(Path(__file__).parent)
 SIZES = [6, 7, 17, 60, 8, 40, 5, 9, 20, 9, 12]
 HELD = [(("s1",), ("s2",))[i % 2] for i in range(len(SIZES))]
 OPTIONS = {"method": "mf+fw+mim", "private": "norm", "algorithm": "scaffold", "rounds": 2, "evaluate_every": 1}
+ONE_DEVICE_A_HOME = {"devices_per_client": 1}
 SCRIPT = f"""
 import sys; sys.path.insert(0, {HERE!r})
 import json, pathlib
@@ -34,7 +35,7 @@ def counted(self, modality, indices):
     read.update((modality, int(i)) for i in indices)
     return plain(self, modality, indices)
 MemoryArchive.read = counted
-sim = simulation(ragged_federation({SIZES}, {HELD}), stream_mb=stream, **{OPTIONS})
+sim = simulation(ragged_federation({SIZES}, {HELD}), stream_mb=stream, **{OPTIONS | ONE_DEVICE_A_HOME})
 assert sim.mesh.size == 2 * processes
 summary = sim.run(folder / "run", report=False)
 (folder / f"read-{{process}}.json").write_text(json.dumps(sorted(read)))

@@ -136,7 +136,7 @@ def test_a_local_step_descends_the_loss_as_it_is_written():
     sim = prompts(pacl_weight=0.3, cmfac_weight=0.7)
     model = sim.program.templates[0]
     kept = jax.tree.map(lambda v: v[0], sim.state.clients[0])
-    facts = Facts(jnp.float32(16), jnp.int32(1), jnp.uint32(0), jnp.int32(0))
+    facts = Facts(jnp.float32(16), jnp.int32(1), jnp.uint32(0), jnp.int32(0), jnp.int32(0))
     client = Client(sim.program, 0, sim.state, kept, facts)
     rng = np.random.default_rng(0)
     images, labels = rng.normal(size=(16, 64)).astype(np.float32), np.eye(3)[rng.integers(0, 3, 16)]
@@ -176,7 +176,7 @@ def one_round(**options):
 
 @functools.cache
 def expected_state():
-    sim = prompts(algorithm="fedavgm")
+    sim = prompts(algorithm="fedavgm", devices=1)
     everybody = sim.cohort(0)
     sim.cohort = lambda number: everybody.part([np.array([0, 2, 3, 4, 5])])
     return reference_state(sim)

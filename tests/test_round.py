@@ -71,7 +71,7 @@ def test_the_shuffle_is_drawn_apart_from_the_gathers():
     sim = simulation(ragged_federation(SIZES, SINGLE, seed=1), chunk_size=4, method="mf")
     first, step_of, _ = _steps_of(sim.program, 0)
     data, kept = host(sim)[0], jax.tree.map(lambda v: v[0], sim.state.clients[0])
-    facts = Facts(jnp.float32(3), jnp.int32(2), jnp.uint32(3), jnp.int32(0), None)
+    facts = Facts(jnp.float32(3), jnp.int32(2), jnp.uint32(3), jnp.int32(0), jnp.int32(0), None)
     now = jax.eval_shape(first, sim.state, data, kept, facts, 0)
     compiled = step_of.lower(sim.state, data, kept, facts, 0, now, jnp.int32(0)).compile()
     assert compiled.as_text().count(" shift-right-logical(") > 16
