@@ -239,7 +239,9 @@ def advised(advice: Callable[[], str]) -> Iterator[None]:
         # What is closed on the way out would wait for the one that is gone.
         leave(lost(f"a process was lost ({one_line(error)[:200]})"), 2)
     finally:
-        _advice.remove(advice)
+        # A loss may show first where a checkpoint is written; what is closed then waits until the loss is noticed.
+        if sys.exc_info()[0] is None or not several():
+            _advice.remove(advice)
 
 
 def lost(line: str) -> str:
