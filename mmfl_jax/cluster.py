@@ -179,8 +179,7 @@ def gathered(array: np.ndarray) -> np.ndarray:
 def said(text: str) -> list[str]:
     """Return what each process says."""
     content = text.encode()
-    most = int(gathered(np.array(len(content))).max())
-    table = gathered(np.frombuffer(content.ljust(most, b"\0"), np.uint8))
+    table = gathered(np.frombuffer(content.ljust(most(len(content)), b"\0"), np.uint8))
     return [row.tobytes().rstrip(b"\0").decode() for row in table]
 
 

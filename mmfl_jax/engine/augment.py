@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from mmfl_jax.engine.mesh import SPAN
+from mmfl_jax.engine.spread import own_share
 
 Array = jax.Array
 
@@ -46,23 +46,15 @@ def augmented(
     for i, (m, x) in enumerate(images.items()):
         if x.ndim == 3 and mask_dates:
             shape = (spread * x.shape[0], x.shape[1], 1)
-            kept = _share(jax.random.bernoulli(jax.random.fold_in(key, i), 1 - mask_dates, shape), spread)
+            kept = own_share(jax.random.bernoulli(jax.random.fold_in(key, i), 1 - mask_dates, shape), spread)
             out[m] = x * kept.astype(x.dtype)
     return out, labels
-
-
-def _share(draws: Array, spread: int, axis: int = 0) -> Array:
-    """Return the draws for this device's share of the batch."""
-    if spread == 1:
-        return draws
-    size = draws.shape[axis] // spread
-    return jax.lax.dynamic_slice_in_dim(draws, jax.lax.axis_index(SPAN) * size, size, axis)
 
 
 def _cropped(layers: dict[str, Array], side: int, key: Array, spread: int) -> dict[str, Array]:
     """Return ``[batch, side, side, channels]`` of every layer, of one random place a sample."""
     batch, height, width, _ = next(iter(layers.values())).shape
-    draw = lambda key, most: _share(jax.random.randint(key, (spread * batch,), 0, most + 1), spread)
+    draw = lambda key, most: own_share(jax.random.randint(key, (spread * batch,), 0, most + 1), spread)
     top = draw(key, height - side)
     left = draw(jax.random.fold_in(key, 1), width - side)
     cut = lambda x, i, j: jax.lax.dynamic_slice(x, (i, j, 0), (side, side, x.shape[-1]))
@@ -70,7 +62,7 @@ def _cropped(layers: dict[str, Array], side: int, key: Array, spread: int) -> di
 
 
 def _turn(x: Array, key: Array, spread: int) -> Array:
-    coins = _share(jax.random.bernoulli(key, shape=(3, spread * x.shape[0], 1, 1, 1)), spread, axis=1)
+    coins = own_share(jax.random.bernoulli(key, shape=(3, spread * x.shape[0], 1, 1, 1)), spread, axis=1)
     x = jnp.where(coins[0], x[:, ::-1], x)
     x = jnp.where(coins[1], x[:, :, ::-1], x)
     return jnp.where(coins[2], x.swapaxes(1, 2), x) if x.shape[1] == x.shape[2] else x

@@ -36,6 +36,14 @@ def taken(rows: Array, span: int, values: Array, *, scatter: bool) -> Array:
     return jax.lax.psum_scatter(own, SPAN, tiled=True) if scatter else jax.lax.psum(own, SPAN)
 
 
+def own_share(whole: Array, span: int, axis: int = 0) -> Array:
+    """Return this device's share of what is of the whole batch; all of it where ``span`` is 1."""
+    if span == 1:
+        return whole
+    size = whole.shape[axis] // span
+    return jax.lax.dynamic_slice_in_dim(whole, jax.lax.axis_index(SPAN) * size, size, axis)
+
+
 def gathered(share: Array, axis: int = 0) -> Array:
     """Return the whole batch of every device's share."""
     return jax.lax.all_gather(share, SPAN, axis=axis, tiled=True)
@@ -83,9 +91,7 @@ def _known(share: Array, axis: int) -> Array:
 
 def _known_backward(axis: int, _: None, direction: Array) -> tuple[Array]:
     # All devices go on alike: each has the gradient of the whole batch, and needs that of its share.
-    size = direction.shape[axis] // jax.lax.axis_size(SPAN)
-    begin = jax.lax.axis_index(SPAN) * size
-    return (jax.lax.dynamic_slice_in_dim(direction, begin, size, axis),)
+    return (own_share(direction, jax.lax.axis_size(SPAN), axis),)
 
 
 _known.defvjp(lambda share, axis: (_known(share, axis), None), _known_backward)
