@@ -16,7 +16,8 @@ from mmfl_jax import cluster, costs, methods
 from mmfl_jax.archives.base import Archive
 from mmfl_jax.engine.data import Samples
 from mmfl_jax.engine.execution import Cohort, Resident, Streamed
-from mmfl_jax.engine.mesh import client_mesh, own_homes, run_key
+from mmfl_jax.engine.host_memory import DeviceMemory, HostMemory
+from mmfl_jax.engine.mesh import client_mesh, device_bytes, own_homes, run_key
 from mmfl_jax.engine.plan import Planner, local_steps
 from mmfl_jax.engine.state import ServerState, digest
 from mmfl_jax.errors import UserError
@@ -97,6 +98,7 @@ class Rounds:
             dropout=0.0 if algorithm.pooled else who.dropout,
             stragglers=0.0 if algorithm.pooled else who.stragglers,
             seed=study.training.seed,
+            steps=self._steps,
         )
         sampling = sampling_of(self._participation)
         self.mesh = self._mesh()
@@ -184,7 +186,7 @@ class Rounds:
         study, federation = self.study, self._clients
         homes = self.mesh.devices.shape[0]
         #: The home of every client.
-        self.placement = Placement.of(self._steps, [g.sizes for g in federation.groups], homes)
+        self.placement = Placement.of(self._steps, [g.sizes for g in federation.groups], homes, self._strata(homes))
         own = own_homes(self.mesh)
         self.normalizer = normalizer_of(study, federation, [own[homes.device] for homes in self.placement.groups])
         self._places = any(o.by_place for o in self.program.objectives)
@@ -201,12 +203,35 @@ class Rounds:
         most = list(self._participation.most)
         if buffer := self.program.algorithm.buffer:
             most = [min(buffer, len(g.ids)) for g in federation.groups]
-        planner = Planner(self._steps, self._chunk_sizes(most), self.placement, most)
+        at_home = int(self._participation.cohort.value) // homes if self._participation.cohort.strata else None
+        self._on_host = self._memory_on_host()
+        planner = Planner(self._steps, self._chunk_sizes(most), self.placement, most, at_home, self._on_host)
+        memory = HostMemory(self.mesh, self.placement) if self._on_host else DeviceMemory()
+        parts = self.program, self.mesh, planner, samples, memory
         self.execution: Resident | Streamed
         if study.execution.stream_mb:
-            self.execution = Streamed(self.program, self.mesh, planner, samples, study.execution.stream_mb << 20)
+            self.execution = Streamed(*parts, study.execution.stream_mb << 20)
         else:
-            self.execution = Resident(self.program, self.mesh, planner, samples)
+            self.execution = Resident(*parts)
+
+    def _strata(self, homes: int) -> int:
+        strata = self._participation.cohort.strata
+        if strata % homes:
+            option = f"--participation {self.study.federation.participation}"
+            raise UserError(f"{option}: {strata} strata are no multiple of the {homes} homes on these devices")
+        return strata
+
+    def _memory_on_host(self) -> bool:
+        """Return whether what clients keep is to lie on the host."""
+        asked = self.study.execution.client_memory
+        if asked == "auto" and not cluster.several():
+            rows = sum(
+                homes.rows * sizes.kept_bytes(self.program, group) for group, homes in enumerate(self.placement.groups)
+            )
+            return rows > device_bytes(self.mesh) // 2
+        if asked == "host" and cluster.several():
+            raise UserError("--client-memory host: what clients keep lies on the host in one process only; use device")
+        return asked == "host"
 
     def _chunk_sizes(self, most: list[int]) -> list[int]:
         chosen, cohort = self.study.execution.chunk_size, min(sum(most), self._participation.largest)
@@ -227,7 +252,7 @@ class Rounds:
         model = make(tuple(self.federation.archive.modalities))
         places = len(self._clients.train) if self._places else 0
         classes = len(self.federation.archive.class_names)
-        return self.program.init(model, classes, places, self.placement, self.mesh)
+        return self.program.init(model, classes, places, self.placement, self.mesh, on_host=self._on_host)
 
     @property
     def round_number(self) -> int:

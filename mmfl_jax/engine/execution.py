@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -17,6 +17,7 @@ from jax.sharding import Mesh
 
 from mmfl_jax.engine.batches import GroupData
 from mmfl_jax.engine.data import Samples
+from mmfl_jax.engine.host_memory import DeviceMemory, HostMemory
 from mmfl_jax.engine.mesh import platform_of, put_parts
 from mmfl_jax.engine.plan import GroupPlan, Planner, Work
 from mmfl_jax.engine.program import Program
@@ -27,7 +28,7 @@ from mmfl_jax.engine.state import ServerState
 Array = jax.Array
 Members = list[np.ndarray]
 Cost = dict[str, Any]
-Load = tuple[tuple[GroupData, ...], tuple[GroupPlan, ...], Work]
+Memory = DeviceMemory | HostMemory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +48,17 @@ class Cohort:
         """Return whether another cohort is of the same clients, steps and delays."""
         columns = lambda cohort: [*cohort.members, *cohort.steps, *cohort.delays]
         return all(map(np.array_equal, columns(self), columns(other)))
+
+
+class Laid(NamedTuple):
+    """Hold the plans of a cohort or of a wave, on the host and on the devices, and the work that they are."""
+
+    plans: tuple[GroupPlan, ...]
+    placed: tuple[GroupPlan, ...]
+    work: Work
+
+
+Load = tuple[tuple[GroupData, ...], Laid]
 
 
 def _compiler_options(mesh: Mesh) -> dict[str, str | bool]:
@@ -69,35 +81,45 @@ class Resident:
       mesh: the devices.
       planner: lays cohorts into chunks.
       samples: the samples of every group.
+      memory: where what clients keep is between rounds.
     """
 
-    def __init__(self, program: Program, mesh: Mesh, planner: Planner, samples: Samples):
-        self.mesh, self.planner = mesh, planner
+    def __init__(self, program: Program, mesh: Mesh, planner: Planner, samples: Samples, memory: Memory):
+        self.mesh, self.planner, self.memory = mesh, planner, memory
         self.data: tuple[GroupData, ...] = samples.resident(mesh)
         self._round = make_round(program, mesh, tuple(planner.most))
         self.compiled: Any = None
-        self._laid: tuple[Cohort, tuple[GroupPlan, ...], Cost] | None = None
+        self._laid: tuple[Cohort, Laid] | None = None
 
     def compile(self, state: ServerState, cohort: Cohort, key: Array) -> None:
         """Compile for these shapes; every later round has the same."""
-        self.compiled = self._round.lower(state, self.data, self._plans(cohort)[0], key).compile(
-            _compiler_options(self.mesh)
-        )
+        laid = self._lay(cohort)
+        given = self.memory.bring(state, laid.plans)
+        self.compiled = self._round.lower(given, self.data, laid.placed, key).compile(_compiler_options(self.mesh))
+        self.memory.take_back(given)
 
     def run(
         self, state: ServerState, cohort: Cohort, key: Array, following: Callable[[], Cohort] | None = None
     ) -> tuple[ServerState, dict[str, Array], Cost]:
-        """Return the state after the round of ``cohort``, metrics and cost; nothing has to be read for the next."""
-        plans, cost = self._plans(cohort)
-        state, metrics = self.compiled(state, self.data, plans, key)
-        return state, metrics, cost
+        """Return the state after the round of ``cohort``, metrics and cost.
 
-    def _plans(self, cohort: Cohort) -> tuple[tuple[GroupPlan, ...], Cost]:
+        Args:
+          state: before the round.
+          cohort: who takes part.
+          key: of the run.
+          following: tells the next round's cohort; what it keeps is read while this round trains.
+        """
+        laid = self._lay(cohort)
+        state, metrics = self.compiled(self.memory.bring(state, laid.plans), self.data, laid.placed, key)
+        if following is not None and isinstance(self.memory, HostMemory):
+            self.memory.read_ahead(self._lay(following()).plans)
+        return self.memory.take_back(state), metrics, laid.work.metrics()
+
+    def _lay(self, cohort: Cohort) -> Laid:
         # Where everybody takes part, one round's plan is the next one's.
         if self._laid is None or not cohort.same(self._laid[0]):
-            plans, work = self.planner.lay(cohort.members, cohort.steps, cohort.delays)
-            self._laid = cohort, put_plans(self.mesh, plans), work.metrics()
-        return self._laid[1:]
+            self._laid = cohort, put_laid(self.mesh, *self.planner.lay(cohort.members, cohort.steps, cohort.delays))
+        return self._laid[1]
 
     def example(self, group: int) -> GroupData:
         """Return samples of a group as a round receives them."""
@@ -122,9 +144,9 @@ class _Ahead:
         return held[1]
 
 
-def put_plans(mesh: Mesh, plans: tuple[GroupPlan, ...]) -> tuple[GroupPlan, ...]:
-    """Return plans with each home's part at it."""
-    return put_parts(mesh, lambda home: jax.tree.map(lambda x: x[home : home + 1], plans))
+def put_laid(mesh: Mesh, plans: tuple[GroupPlan, ...], work: Work) -> Laid:
+    """Return plans and their work, with each home's part at it."""
+    return Laid(plans, put_parts(mesh, lambda home: jax.tree.map(lambda x: x[home : home + 1], plans)), work)
 
 
 class Streamed:
@@ -135,11 +157,12 @@ class Streamed:
       mesh: the devices.
       planner: lays waves into chunks.
       samples: the samples of every group.
+      memory: where what clients keep is between rounds.
       budget: bytes of images on a device at once; a client that is larger alone has its way.
     """
 
-    def __init__(self, program: Program, mesh: Mesh, planner: Planner, samples: Samples, budget: int):
-        self.mesh, self.planner, self.samples = mesh, planner, samples
+    def __init__(self, program: Program, mesh: Mesh, planner: Planner, samples: Samples, memory: Memory, budget: int):
+        self.mesh, self.planner, self.samples, self.memory = mesh, planner, samples, memory
         # Two waves are on a device at once: the one that trains and the one that arrives.
         self.capacity = self._capacities(budget // 2 * mesh.devices.shape[1])
         self._tables = samples.tables(mesh)
@@ -165,8 +188,10 @@ class Streamed:
 
     def compile(self, state: ServerState, cohort: Cohort, key: Array) -> None:
         """Compile for these shapes; every later wave has the same."""
-        data, plans, _ = self._load(cohort, [np.arange(len(m))[:1] for m in cohort.members])
-        self.compiled = self._wave.lower(state, data, plans, key).compile(_compiler_options(self.mesh))
+        data, laid = self._load(cohort, [np.arange(len(m))[:1] for m in cohort.members])
+        given = self.memory.bring(state, laid.plans)
+        self.compiled = self._wave.lower(given, data, laid.placed, key).compile(_compiler_options(self.mesh))
+        self.memory.take_back(given)
 
     def run(
         self, state: ServerState, cohort: Cohort, key: Array, following: Callable[[], Cohort] | None = None
@@ -186,17 +211,19 @@ class Streamed:
         for further in [*loads[1:], None]:
             jax.block_until_ready(sums)  # the wave before leaves the device before another one is read
             free = time.perf_counter()
-            data, plans, work = pending.result()
+            state = self.memory.take_back(state)
+            data, laid = pending.result()
             waited += time.perf_counter() - free
             if further is not None:
                 pending = self._reader.submit(further)
             elif following is not None:
                 coming = following()
                 self._ahead.push(coming, self._reader.submit(self._loads(coming)[0]))
-            state, wave = self.compiled(state, data, plans, key)
+            state, wave = self.compiled(self.memory.bring(state, laid.plans), data, laid.placed, key)
             sums = wave if sums is None else self._add(sums, wave)
-            done = work if done is None else work.after(done)
+            done = laid.work if done is None else laid.work.after(done)
         state, metrics = self._finish(state, sums, key)
+        state = self.memory.take_back(state)
         assert done is not None
         jax.block_until_ready(state)
         waiting = waited / max(time.perf_counter() - begin, 1e-9)
@@ -231,9 +258,8 @@ class Streamed:
     def _load(self, cohort: Cohort, wave: Members) -> Load:
         """Read the samples of a wave and put them on the devices."""
         part = cohort.part(wave)
-        plans, work = self.planner.lay(part.members, part.steps, part.delays, wave)
-        data = tuple(self._load_group(group, chosen) for group, chosen in enumerate(part.members))
-        return data, put_plans(self.mesh, plans), work
+        laid = put_laid(self.mesh, *self.planner.lay(part.members, part.steps, part.delays, wave))
+        return tuple(self._load_group(group, chosen) for group, chosen in enumerate(part.members)), laid
 
     def example(self, group: int) -> GroupData:
         """Return samples of a group as a wave of nobody has them: zeros."""

@@ -12,6 +12,8 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from mmfl_jax.memory import available_bytes
+
 #: The mesh's axes: homes of clients, and the devices of a home, which share its clients' samples and batches.
 AXIS, SPAN = "clients", "samples"
 
@@ -25,6 +27,13 @@ def client_mesh(devices: int = 0, span: int = 1) -> Mesh:
 def platform_of(mesh: Mesh) -> str:
     """Return the platform of the devices."""
     return mesh.devices.flat[0].platform
+
+
+def device_bytes(mesh: Mesh) -> int:
+    """Return the memory of a device; of CPU devices, its share of what this process may use."""
+    own = [device for device in mesh.devices.flat if device.process_index == jax.process_index()]
+    told = own[0].memory_stats() or {}
+    return int(told.get("bytes_limit", 0)) or available_bytes() // len(own)
 
 
 def everywhere(mesh: Mesh) -> NamedSharding:

@@ -21,6 +21,8 @@ class GroupPlan:
 
     Attributes:
       clients: ``[devices, chunks, chunk]`` int32 rows of the home device, -1 where there is none.
+      kept: ``[devices, chunks, chunk]`` int32 rows of what clients keep, -1 where there is none: those of the home, or
+        the places of this plan where only the cohort's rows are on the device.
       steps: ``[devices, chunks, chunk]`` int32 local steps, 0 where there is none.
       slots: ``[devices, chunks, chunk]`` int32: which of the group's clients in the cohort it is, from 0.
       delays: ``[devices, chunks, chunk]`` int32: how many rounds ago it was sent its parameters.
@@ -28,6 +30,7 @@ class GroupPlan:
     """
 
     clients: np.ndarray
+    kept: np.ndarray
     steps: np.ndarray
     slots: np.ndarray
     delays: np.ndarray
@@ -85,13 +88,24 @@ class Planner:
       chunk: clients that one device trains at once, a group an entry.
       placement: the home device of every client.
       most: the most clients of each group in a round.
+      at_home: the most clients of a round that live on one device; None where all of them may.
+      visiting: whether what clients keep comes to the device for a round, and goes again
+        (:mod:`mmfl_jax.engine.host_memory`).
     """
 
-    def __init__(self, steps: list[np.ndarray], chunk: list[int], placement: Placement, most: list[int]):
+    def __init__(
+        self,
+        steps: list[np.ndarray],
+        chunk: list[int],
+        placement: Placement,
+        most: list[int],
+        at_home: int | None = None,
+        visiting: bool = False,
+    ):
         self.steps, self.chunk, self.placement = steps, chunk, placement
-        self.most = most
-        # A cohort may happen to live on one device.
-        self.capacity = [-(-min(n, homes.rows) // c) for n, homes, c in zip(most, placement.groups, chunk)]
+        self.most, self.visiting = most, visiting
+        bounds = [min(n, homes.rows, at_home or n) for n, homes in zip(most, placement.groups)]
+        self.capacity = [-(-bound // c) for bound, c in zip(bounds, chunk)]
 
     def lay(
         self,
@@ -136,9 +150,11 @@ class Planner:
             out[place] = values[order]
             return out
 
-        held = -(-counts // size)
+        held, clients = -(-counts // size), chunks(homes.row[chosen], -1)
+        places = np.arange(clients[0].size, dtype=np.int32).reshape(clients.shape[1:])
         return GroupPlan(
-            clients=chunks(homes.row[chosen], -1),
+            clients=clients,
+            kept=np.where(clients < 0, -1, places) if self.visiting else clients,
             steps=chunks(todo, 0),
             slots=chunks(slots, 0),
             delays=chunks(late, 0),

@@ -14,6 +14,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from mmfl_jax.algorithms import Algorithm
+from mmfl_jax.engine.host_memory import rows_on_host
 from mmfl_jax.engine.mesh import by_home, put_everywhere
 from mmfl_jax.engine.state import Kept, ServerState
 from mmfl_jax.federation.placement import Placement
@@ -104,7 +105,14 @@ class Program:
         return {n: v for n, v in params.items() if not self.is_private(n) and self.holders(n)}
 
     def init(
-        self, model: nnx.Module, classes: int, places: int, placement: Placement | None = None, mesh: Mesh | None = None
+        self,
+        model: nnx.Module,
+        classes: int,
+        places: int,
+        placement: Placement | None = None,
+        mesh: Mesh | None = None,
+        *,
+        on_host: bool = False,
     ) -> ServerState:
         """Return the state before the first round.
 
@@ -114,6 +122,7 @@ class Program:
           places: slots of objectives that have one for every place.
           placement: the homes of clients, where what they keep lies; None for one device.
           mesh: the devices; None leaves arrays where JAX makes them.
+          on_host: whether what clients keep lies on the host (:mod:`mmfl_jax.engine.host_memory`).
         """
         params, stats = values(model)
         objectives = {o.name: o.init(places if o.by_place else classes) for o in self.objectives}
@@ -124,6 +133,11 @@ class Program:
         server = ServerState(params, stats, state, objectives, (), jnp.int32(0), frozen)
         if mesh is not None:
             server = put_everywhere(mesh, server)
+        if on_host:
+            assert placement is not None
+            first = [self.first_kept(g, server.params, server.stats) for g in range(len(self.groups))]
+            clients = tuple(map(rows_on_host, first, placement.groups))
+            return dataclasses.replace(server, clients=clients)
         if placement is None:
             there = [np.ones(count, bool) for count in self.counts]
         else:
@@ -134,9 +148,10 @@ class Program:
     def _kept(self, params: Variables, stats: Variables, there: list[Array]) -> tuple[Kept, ...]:
         """Return what clients keep at first, zeros in rows of nobody."""
         rows = lambda t: lambda v: jnp.where(t.reshape(-1, *[1] * jnp.ndim(v)), v, 0)
-        return tuple(jax.tree.map(rows(t), self._kept_by_one(g, params, stats)) for g, t in enumerate(there))
+        return tuple(jax.tree.map(rows(t), self.first_kept(g, params, stats)) for g, t in enumerate(there))
 
-    def _kept_by_one(self, group: int, params: Variables, stats: Variables) -> Kept:
+    def first_kept(self, group: int, params: Variables, stats: Variables) -> Kept:
+        """Return what a client of a group keeps before its first round."""
         names = self.sent(group)[0]
         template = self.templates[group]
         own = {n for n in (*template.params, *template.stats) if self.is_private(n)}
@@ -159,7 +174,7 @@ class Program:
             for name in kind:
                 held_by = [c["variables"][name] for c in state.clients if name in c["variables"]]
                 if held_by:  # rows of nobody are zeros
-                    total = functools.reduce(jnp.add, (values.sum(axis=0) for values in held_by))
+                    total = functools.reduce(jnp.add, map(_sum_of_rows, held_by))
                     merged[name] = total / sum(self.counts[g] for g in self.holders(name))
             out.append(merged)
         return out[0], out[1]
@@ -172,3 +187,9 @@ class Program:
         personal = self.algorithm.personal(exchanged, kept["memory"], broadcast)
         own = kept["variables"]
         return {**state.params, **personal, **own}, {**state.stats, **own}
+
+
+def _sum_of_rows(values: Array | np.ndarray) -> Array:
+    if isinstance(values, np.ndarray):  # on the host; NumPy adds row after row, and float32 would lose digits
+        return jnp.asarray(values.sum(axis=0, dtype=np.float64), values.dtype)
+    return values.sum(axis=0)

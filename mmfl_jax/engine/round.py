@@ -163,10 +163,10 @@ def train_group(
         size = data.sizes[index[i]].astype(jnp.float32)
         server = jnp.zeros_like(index[i]) if data.servers is None else data.servers[index[i]]
         facts = Facts(size, plan.steps[i], seeds[i], plan.delays[i], server, attack)
-        kept = taken(table, clients[i])
+        kept = taken(table, plan.kept[i])
         message, new, good, sums = train_chunk(program, group, state, data, facts, clients[i], kept, sums)
         weight = jnp.where(good, size if program.weighting == "samples" else 1.0, 0.0)
-        return placed(table, clients[i], new), add_messages(program, group, sums, message, weight, plan.slots[i])
+        return placed(table, plan.kept[i], new), add_messages(program, group, sums, message, weight, plan.slots[i])
 
     return jax.lax.fori_loop(0, plan.chunks, body, (state.clients[group], sums))
 

@@ -24,6 +24,7 @@ class Stream(enum.IntEnum):
     CLOCK = 11
     INVITATIONS = 12
     UPDATES = 13
+    STRATA = 14
 
 
 def generator(seed: int, stream: Stream, *more: int) -> np.random.Generator:

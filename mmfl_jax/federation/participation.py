@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -15,15 +16,17 @@ import numpy as np
 from mmfl_jax.errors import UserError
 from mmfl_jax.federation.draws import Stream, generator
 from mmfl_jax.federation.federation import Federation
+from mmfl_jax.federation.placement import deal
 
-FORMS = "all, a share such as 0.1, a number such as 100, or per-group:NUMBER"
+FORMS = "all, a share such as 0.1, a number such as 100, per-group:NUMBER, or stratified:STRATA:NUMBER"
 
 
 class CohortRule(NamedTuple):
-    """Say how a cohort is drawn: ``kind`` is all, share, number or per-group."""
+    """Say how a cohort is drawn: ``kind`` is all, share, number, per-group or stratified."""
 
     kind: str
     value: float = 0
+    strata: int = 0
 
 
 def sample_cohort(clients: int, cohort: int, seed: int, round_number: int) -> np.ndarray:
@@ -42,13 +45,16 @@ def read_participation(reference: str) -> CohortRule:
     Args:
       reference: ``all``; a share such as ``0.1``, written with a point (every client tosses its own coin: Poisson
         sampling); a whole number such as ``100`` (that many, without replacement); ``per-group:5`` (that many of the
-        clients of each modality set).
+        clients of each modality set); ``stratified:8:400`` (400, of which 50 from each of 8 strata of like work: where
+        8 is a multiple of the devices, each has as many to train).
 
     Raises:
       UserError: for anything else.
     """
     if reference == "all":
         return CohortRule("all")
+    if reference.startswith("stratified:"):
+        return _stratified(reference)
     text = reference.removeprefix("per-group:")
     if text.isascii() and text.isdigit():
         if int(text) == 0:
@@ -61,6 +67,16 @@ def read_participation(reference: str) -> CohortRule:
     if not 0 < share <= 1:
         raise UserError(f"--participation {reference!r}: a share is above 0 and at most 1, a number is whole, above 0")
     return CohortRule("share", share)
+
+
+def _stratified(reference: str) -> CohortRule:
+    parts = reference.split(":")[1:]
+    if len(parts) != 2 or not all(part.isascii() and part.isdigit() and int(part) for part in parts):
+        raise UserError(f"--participation {reference!r}: stratified:STRATA:NUMBER, such as stratified:8:400")
+    strata, number = map(int, parts)
+    if number % strata:
+        raise UserError(f"--participation {reference!r}: {strata} strata cannot give {number} clients in equal parts")
+    return CohortRule("stratified", number, strata)
 
 
 def _check_share(option: str, value: float, *, below_one: bool = False) -> None:
@@ -81,6 +97,7 @@ class Participation:
       stragglers: chance that a client does only some of its steps in a round.
       straggler_steps: least and greatest share of its steps that a straggler does.
       seed: of every draw.
+      strata: ``[clients]`` the stratum of each client; empty where there are none.
     """
 
     cohort: CohortRule
@@ -89,6 +106,7 @@ class Participation:
     stragglers: float = 0.0
     straggler_steps: tuple[float, float] = (0.0, 1.0)
     seed: int = 0
+    strata: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int32))
 
     @classmethod
     def of(
@@ -100,6 +118,7 @@ class Participation:
         stragglers: float = 0.0,
         straggler_steps: tuple[float, float] = (0.0, 1.0),
         seed: int = 0,
+        steps: Sequence[np.ndarray] | None = None,
     ) -> Participation:
         """Return who takes part in the rounds of a federation.
 
@@ -111,13 +130,14 @@ class Participation:
           straggler_steps: a slow client does a share of its steps, uniform between these two, and at least one step
             (the varying local work of FedProx: Li et al., 2020).
           seed: of every draw.
+          steps: ``[clients]`` local steps, a group an entry: what strata have alike; None for their samples.
 
         Raises:
           UserError: for an unknown reference, more clients than there are, or shares that are none.
         """
         cohort, groups = read_participation(reference), tuple(group.ids for group in federation.groups)
         there = max(len(ids) for ids in groups) if cohort.kind == "per-group" else federation.clients
-        if cohort.kind in ("number", "per-group") and cohort.value > there:
+        if cohort.kind in ("number", "per-group", "stratified") and cohort.value > there:
             what = "clients of the largest group" if cohort.kind == "per-group" else "clients of the federation"
             raise UserError(f"--participation {reference!r} is more than the {there} {what}; at most {there}")
         _check_share("dropout", dropout, below_one=True)
@@ -125,7 +145,16 @@ class Participation:
         low, high = straggler_steps
         if not 0 <= low <= high <= 1 or not high:
             raise UserError(f"--straggler-steps {low:g} {high:g}: needs 0 <= LOW <= HIGH <= 1, and HIGH above 0")
-        return cls(cohort, groups, dropout, stragglers, (low, high), seed)
+        strata = np.zeros(0, np.int32)
+        if cohort.strata:
+            sizes = [group.sizes for group in federation.groups]
+            strata = np.concatenate(deal(steps or sizes, sizes, cohort.strata))
+            strata[np.concatenate(groups)] = strata.copy()
+            fewest = int(np.bincount(strata, minlength=cohort.strata).min())
+            wanted = int(cohort.value) // cohort.strata
+            if fewest < wanted:
+                raise UserError(f"--participation {reference!r}: a stratum has {fewest} clients, not {wanted}")
+        return cls(cohort, groups, dropout, stragglers, (low, high), seed, strata)
 
     @property
     def clients(self) -> int:
@@ -135,14 +164,14 @@ class Participation:
     @property
     def most(self) -> tuple[int, ...]:
         """Return the most clients of each group that one round may have."""
-        kind, value = self.cohort
-        bound = int(value) if kind in ("number", "per-group") else self.clients
+        kind, value, _ = self.cohort
+        bound = int(value) if kind in ("number", "per-group", "stratified") else self.clients
         return tuple(min(bound, len(ids)) for ids in self.groups)
 
     @property
     def largest(self) -> int:
         """Return the most clients that one round may have."""
-        return int(self.cohort.value) if self.cohort.kind == "number" else sum(self.most)
+        return int(self.cohort.value) if self.cohort.kind in ("number", "stratified") else sum(self.most)
 
     @property
     def expected(self) -> float:
@@ -151,17 +180,22 @@ class Participation:
         Under Poisson sampling, differential privacy divides the sum of updates by what was expected (without dropout),
         as the number that came is itself private.
         """
-        kind, value = self.cohort
-        chosen = {"all": self.clients, "share": value * self.clients, "number": value}.get(kind, sum(self.most))
+        kind, value, strata = self.cohort
+        number = value if strata else sum(self.most)
+        chosen = {"all": self.clients, "share": value * self.clients, "number": value}.get(kind, number)
         return chosen * (1 - self.dropout)
 
     def chosen(self, round_number: int) -> np.ndarray:
         """Return the sorted numbers of the clients that a round asks: those that the server sends to."""
-        kind, value = self.cohort
+        kind, value, strata = self.cohort
         if kind == "share":
             return np.flatnonzero(generator(self.seed, Stream.COINS, round_number).random(self.clients) < value)
-        if kind != "per-group":
+        if kind not in ("per-group", "stratified"):
             return sample_cohort(self.clients, int(value), self.seed, round_number)
+        if strata:
+            rng = generator(self.seed, Stream.STRATA, round_number)
+            each = [rng.choice(ids, int(value) // strata, replace=False) for ids in self._by_stratum]
+            return np.sort(np.concatenate(each))
         drawn = []
         for group, ids in enumerate(self.groups):
             rng = generator(self.seed, Stream.GROUPS, round_number, group)
@@ -197,6 +231,11 @@ class Participation:
         """Return the sorted numbers within each group of clients that are given by their numbers in the federation."""
         group, place = self._homes
         return [np.sort(place[members[group[members] == g]]) for g in range(len(self.groups))]
+
+    @functools.cached_property
+    def _by_stratum(self) -> list[np.ndarray]:
+        ends = np.cumsum(np.bincount(self.strata, minlength=self.cohort.strata))[:-1]
+        return np.split(np.argsort(self.strata, kind="stable"), ends)
 
     @functools.cached_property
     def _homes(self) -> tuple[np.ndarray, np.ndarray]:

@@ -1,7 +1,9 @@
 """Placement: which device is the home of a client, where its samples and what it keeps live.
 
-Clients are dealt once, the largest first, each to the device that has least; nothing of a client is anywhere else. A
-device holds its clients in rows, in the order of their numbers, and has as many rows as the fullest device needs.
+Clients are dealt once, the largest first, each to the device that has least; nothing of a client is anywhere else. They
+may be dealt to strata first, of which each device is home to as many: cohorts drawn stratum by stratum are then the
+same on any number of devices that divides theirs, and each device has an equal part of them. A device holds its clients
+in rows, in the order of their numbers, and has as many rows as the fullest device needs.
 """
 
 from __future__ import annotations
@@ -66,20 +68,27 @@ class Placement:
     devices: int
 
     @classmethod
-    def of(cls, steps: Sequence[np.ndarray], sizes: Sequence[np.ndarray], devices: int) -> Placement:
+    def of(cls, steps: Sequence[np.ndarray], sizes: Sequence[np.ndarray], devices: int, strata: int = 0) -> Placement:
         """Deal clients to devices.
 
         Args:
           steps: ``[clients]`` local steps in a round, a group an entry.
           sizes: ``[clients]`` samples, a group an entry.
           devices: how many.
+          strata: how many strata (:func:`deal`) the devices share evenly; 0 for none.
         """
-        # A device is to have its share of the work, and of the samples: both where they go together.
-        each = [np.concatenate(values).astype(np.float64) for values in (steps, sizes)]
-        load = sum(values / max(values.sum(), 1) for values in each)
-        ends = np.cumsum([len(values) for values in sizes])[:-1]
-        dealt = np.split(_dealt(np.asarray(load), devices), ends)
+        each = strata // devices or 1
+        dealt = [stratum // each for stratum in deal(steps, sizes, strata or devices)]
         return cls(tuple(Homes(device, _ranks(device, devices), devices) for device in dealt), devices)
+
+
+def deal(steps: Sequence[np.ndarray], sizes: Sequence[np.ndarray], parts: int) -> list[np.ndarray]:
+    """Return the part of each client, ``[clients]`` int32 a group; parts have like work and like many samples."""
+    # Both at once: they mostly go together.
+    each = [np.concatenate(values).astype(np.float64) for values in (steps, sizes)]
+    load = sum(values / max(values.sum(), 1) for values in each)
+    ends = np.cumsum([len(values) for values in sizes])[:-1]
+    return np.split(_dealt(np.asarray(load), parts), ends)
 
 
 def best_span(

@@ -63,7 +63,8 @@ class FederationOptions:
     malicious: ShareBelowOne = 0.2
     """Share of clients that are hostile, where there is an attack."""
     participation: Annotated[str, AfterValidator(_participation)] = "all"
-    """Clients of a round: all, a share such as 0.1 (each by chance), a number such as 100, or per-group:N."""
+    """Clients of a round: all, a share such as 0.1 (each by chance), a number such as 100, per-group:N, or
+    stratified:STRATA:N, as many from each of some strata of like work (a multiple of the devices)."""
     servers: str = ""
     """Attribute of samples, such as country, that says which server of a hierarchy a client is under."""
     dropout: ShareBelowOne = 0.0
@@ -166,6 +167,9 @@ class ExecutionOptions:
     """Devices to spread clients over; 0 for all. On a CPU, this many are made: one a core is fastest."""
     devices_per_client: Count = 0
     """Devices that share each client's images and batches; 0 to choose: more than one where clients are few."""
+    client_memory: Literal["auto", "device", "host"] = "auto"
+    """Where what clients keep lies: on their device, or on the host, in a file, and a round's clients' on the device;
+    auto chooses the host where it would take more than half of a device's memory."""
     stream_mb: Count = 0
     """Keep at most this many MB of training images on the device, and stream clients in waves; 0 keeps all there."""
     evaluate_every: Positive = 5

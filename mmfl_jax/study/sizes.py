@@ -100,13 +100,21 @@ def check_program(study: Study, program: Program, classes: int, places: int) -> 
             f"--mim-size {mim_size} for {slots:,} slots of the server", sum(map(_bytes, jax.tree.leaves(relayed)))
         )
     for group, count in enumerate(program.counts):
-        exchanged = {name: params[name] for name in program.sent(group)[0]}
-        own = [params[name] for name in program.templates[group].params if program.is_private(name) and name in params]
-        kept = jax.eval_shape(lambda p: (program.algorithm.memory(p), program.algorithm.transform.memory(p)), exchanged)
-        check_fits(
-            f"--algorithm {study.algorithm.algorithm}: what {count:,} clients keep from round to round",
-            count * sum(map(_bytes, jax.tree.leaves((kept, own)))) // cluster.count(),
-        )
+        if study.execution.client_memory != "host":
+            check_fits(
+                f"--algorithm {study.algorithm.algorithm}: what {count:,} clients keep from round to round",
+                count * kept_bytes(program, group) // cluster.count(),
+            )
+
+
+def kept_bytes(program: Program, group: int) -> int:
+    """Return the bytes that each client of a group keeps from round to round."""
+    import jax
+
+    leaves = lambda kind: {name: jax.tree.leaves(variable)[0] for name, (_, variable) in kind.items()}
+    template = program.template
+    kept = jax.eval_shape(lambda p, s: program.first_kept(group, p, s), leaves(template.params), leaves(template.stats))
+    return sum(map(_bytes, jax.tree.leaves(kept)))
 
 
 def _bytes(shaped: Any) -> int:
