@@ -1,7 +1,7 @@
 """Measure what registered clients cost that do not take part: one cohort of a small and of a very large federation.
 
     python benchmarks/clients.py [--quick] [--clients 10000,1000000] [--cohort 4096] [--rounds 20] [--algorithm NAME]
-        [--private WORDS] [--devices N] [--output FILE]
+        [--private WORDS] [--client-memory device|host] [--devices N] [--output FILE]
 
 Answers: does a round depend on clients that it does not ask, where every client keeps something from round to round
 (``scaffold``: a control variate as large as the model; ``--private norm``: its own norms), what do set-up and
@@ -101,6 +101,7 @@ def main() -> None:
     options.add_argument("--rounds", type=int, default=20)
     options.add_argument("--algorithm", default="scaffold")
     options.add_argument("--private", default="")
+    options.add_argument("--client-memory", default="device")
     options.add_argument(
         "--alone", type=int, default=0, help="measure one federation of so many clients, in this process"
     )
@@ -109,6 +110,7 @@ def main() -> None:
     if args.quick:
         args.clients, args.cohort, args.rounds = "500,2000", 100, 3
     study = {"participation": str(args.cohort), "algorithm": args.algorithm, "private": args.private}
+    study["client_memory"] = args.client_memory
     if args.alone:
         return alone(args.alone, study, 2)
     sizes = [int(n) for n in args.clients.split(",")]
@@ -119,6 +121,8 @@ def main() -> None:
         args.algorithm,
         "--private",
         args.private,
+        "--client-memory",
+        args.client_memory,
         "--devices",
         args.devices,
     ]
@@ -139,6 +143,7 @@ def main() -> None:
             "benchmark": "clients",
             "algorithm": args.algorithm,
             "private": args.private,
+            "client_memory": args.client_memory,
             "cohort": args.cohort,
             "rounds": args.rounds,
             "seconds_per_round": round(median, 4),

@@ -34,6 +34,20 @@ def test_all_are_everybody():
         assert (made.expected, made.most) == (60, (40, 20))
 
 
+def test_strata_give_equal_parts_and_have_like_work():
+    steps = [np.arange(1, 41), np.arange(1, 21)]
+    made = participation("stratified:4:12", steps=steps)
+    work = np.concatenate(steps)[np.argsort(np.concatenate(made.groups))]
+    loads = np.bincount(made.strata, work)
+    assert loads.max() <= 1.1 * loads.min()
+    drawn = [made.chosen(number) for number in range(200)]
+    for chosen in drawn:
+        assert np.bincount(made.strata[chosen], minlength=4).tolist() == [3, 3, 3, 3]
+    assert len(np.unique(np.concatenate(drawn))) == 60
+    assert (made.expected, made.largest, made.most) == (12, 12, (12, 12))
+    assert made.chosen(7).tolist() == participation("stratified:4:12", steps=steps).chosen(7).tolist()
+
+
 def test_a_number_draws_what_runs_have_always_drawn():
     made = participation("10", seed=4)
     for number in range(5):
@@ -165,6 +179,10 @@ def test_references(reference, expected):
         ),
         ({"reference": ""}, "--participation '' is unknown"),
         ({"reference": "10%"}, "--participation '10%' is unknown"),
+        ({"reference": "stratified:4"}, "--participation 'stratified:4': stratified:STRATA:NUMBER, such as"),
+        ({"reference": "stratified:0:4"}, "--participation 'stratified:0:4': stratified:STRATA:NUMBER, such as"),
+        ({"reference": "stratified:4:10"}, "--participation 'stratified:4:10': 4 strata cannot give 10 clients in equal parts"),
+        ({"reference": "stratified:4:64"}, "--participation 'stratified:4:64' is more than the 60 clients"),
         ({"reference": "per-group:"}, "--participation 'per-group:' is unknown"),
         ({"reference": "per-group:0.5"}, "--participation 'per-group:0.5' is unknown"),
         ({"reference": "0"}, "--participation '0' is nobody; all, a share"),

@@ -100,9 +100,7 @@ def test_no_room_on_disk(monkeypatch):
 
     monkeypatch.setattr("os.posix_fallocate", full)
     homes = Placement.of([np.ones(3)], [np.ones(3)], 1).groups[0]
-    with pytest.raises(
-        UserError, match=r"--client-memory host: 12 bytes of what .* do not fit in .*No space"
-    ):
+    with pytest.raises(UserError, match=r"--client-memory host: 12 bytes of what .* do not fit in .*No space"):
         rows_on_host({"a": np.float32(1)}, homes)
 
 
