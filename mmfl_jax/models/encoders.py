@@ -57,6 +57,19 @@ def conv(inputs: int, outputs: int, kernel: int, stride: int, dtype: jnp.dtype |
     )
 
 
+def in_lanes(network: nnx.Module, call: Callable[[Any, Array], Any], x: Array) -> Any:
+    """Return ``call(network, x)``, with clients on channels under vmap where ``ops.in_lanes`` puts them there."""
+    graph, state = nnx.split(network)
+
+    def run(state: nnx.State, x: Array) -> tuple[Any, nnx.State]:
+        copy = nnx.merge(graph, state, copy=True)
+        return call(copy, x), nnx.state(copy, nnx.BatchStat)
+
+    found, stats = ops.in_lanes(run)(state, x)
+    nnx.update(network, stats)
+    return found
+
+
 class Block(nnx.Module):
     """Add to the input what two 3x3 convolutions (or 1x1, 3x3, 1x1 in a bottleneck) make of it."""
 
@@ -130,6 +143,13 @@ class ResNet(Encoder):
 
     def maps(self, x: Array, train: bool) -> list[Array]:
         """Return the maps of the stages, and before them the stem's where it is finer."""
+        return in_lanes(self, lambda network, x: network._maps(x, train), x)
+
+    def __call__(self, x: Array, train: bool) -> Array:
+        """Return the mean over pixels of the last stage."""
+        return in_lanes(self, lambda network, x: network._maps(x, train)[-1].mean(axis=(1, 2)), x)
+
+    def _maps(self, x: Array, train: bool) -> list[Array]:
         x = nnx.relu(self.stem_norm(self.stem(x), use_running_average=not train))
         found = []
         if self.large:
@@ -140,10 +160,6 @@ class ResNet(Encoder):
             if i in self.ends:
                 found.append(x)
         return found
-
-    def __call__(self, x: Array, train: bool) -> Array:
-        """Return the mean over pixels of the last stage."""
-        return self.maps(x, train)[-1].mean(axis=(1, 2))
 
 
 class MLP(Encoder):

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from mmfl_jax import ops
 from mmfl_jax.models.options import ModelOptions
 from mmfl_jax.ops import whitening
 
@@ -70,6 +71,8 @@ class GroupNorm(nnx.Module):
 
     def __call__(self, x: Array, use_running_average: bool = False) -> Array:
         """Return the normalised ``x [batch, ..., channels]``."""
+        if ops.clients_in_lanes() > 1:
+            self.norm.num_groups = x.shape[-1] // self.norm.group_size  # of a copy that lives as long as this call
         return self.norm(x)
 
 

@@ -3,6 +3,15 @@
 from mmfl_jax.ops.conv_choice import FORMS, conv_form
 from mmfl_jax.ops.convolution import conv_general_dilated
 from mmfl_jax.ops.dense import dot_general
+from mmfl_jax.ops.lanes import clients_in_lanes, in_lanes
 from mmfl_jax.ops.pooling import max_pool
 
-__all__ = ["FORMS", "conv_form", "conv_general_dilated", "dot_general", "max_pool"]
+__all__ = [
+    "FORMS",
+    "clients_in_lanes",
+    "conv_form",
+    "conv_general_dilated",
+    "dot_general",
+    "in_lanes",
+    "max_pool",
+]

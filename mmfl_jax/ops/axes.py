@@ -15,6 +15,11 @@ def batch_axis(name: str | None) -> Any:
     return _axis(name)
 
 
+def batch_is_spread() -> bool:
+    """Return whether the batch that is traced for is spread over an axis of devices."""
+    return _axis.value is not None
+
+
 def mean_over_batch(x: jax.Array) -> jax.Array:
     """Return the mean of ``x``, a mean over this device's share of the batch, over all shares of equal size."""
     return x if _axis.value is None else jax.lax.pmean(x, _axis.value)

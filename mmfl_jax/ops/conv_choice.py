@@ -12,7 +12,7 @@ from mmfl_jax.ops.conv_onednn import onednn_computes, onednn_three_passes
 from mmfl_jax.ops.conv_spec import ConvSpec
 from mmfl_jax.ops.platform import traced_platform
 
-FORMS = ("canonical", "onednn", "onednn_bf16x3", "im2col", "paired", "rows", "batched", "plain")
+FORMS = ("canonical", "onednn", "onednn_bf16x3", "im2col", "paired", "rows", "batched", "packed", "plain")
 
 # Part of jit's cache key: entering the context compiles anew instead of finding the other form's code.
 _forced = jax.make_user_context(default_value=None)

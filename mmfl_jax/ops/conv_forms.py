@@ -16,6 +16,7 @@ from mmfl_jax.ops.conv_direct import (
 )
 from mmfl_jax.ops.conv_matmul import im2col_forward, im2col_input, im2col_weight, rows_weight
 from mmfl_jax.ops.conv_onednn import onednn_forward, onednn_input, onednn_weight
+from mmfl_jax.ops.conv_packed import packed_forward, packed_input, packed_weight
 from mmfl_jax.ops.conv_spec import ConvSpec
 
 Kernel = Callable[[ConvSpec, Array, Array], Array]
@@ -34,5 +35,6 @@ KERNELS: dict[str, dict[str, Kernel]] = {
     "paired": {"forward": paired_forward, "input": paired_input, "weight": canonical_weight},
     "rows": {"forward": plain_forward, "input": canonical_input, "weight": rows_weight},
     "batched": _im2col,
+    "packed": {"forward": packed_forward, "input": packed_input, "weight": packed_weight},
     "plain": {"forward": plain_forward, "input": plain_input, "weight": plain_weight},
 }

@@ -1,5 +1,6 @@
 """A convolution that stays fast under vmap over clients and inside loops."""
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 from typing import Any
@@ -13,6 +14,7 @@ from jax.custom_batching import custom_vmap
 from mmfl_jax.ops.conv_choice import choose, forced_form
 from mmfl_jax.ops.conv_forms import KERNELS
 from mmfl_jax.ops.conv_spec import ConvSpec, same_axes
+from mmfl_jax.ops.lanes import clients_in_lanes
 
 # Up to this many clients their convolutions are written one after another; more run in a loop, which is 1.4 times
 # slower on CPU (gathering and scattering the clients' arrays) but compiles in the time of one.
@@ -41,6 +43,7 @@ def conv_general_dilated(
     """
     if precision is None:  # read here: gradients are traced later, out of the caller's context
         precision = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
+    feature_group_count *= clients_in_lanes()
     reference = functools.partial(
         lax.conv_general_dilated,
         window_strides=window_strides,
@@ -116,13 +119,8 @@ def _client_rule(spec: ConvSpec, kind: str):
     def chosen(a: tuple[int, ...], b: tuple[int, ...], dtype: jnp.dtype, clients: int) -> str:
         return choose(spec, kind, dtype, *_sizes(spec, kind, a, b), clients)
 
-    def run(form: str, a: Array, b: Array) -> Array:
-        # Where the output has a type of its own, dy comes in that type.
-        a, b = {"forward": (a, b), "input": (a.astype(b.dtype), b), "weight": (a, b.astype(a.dtype))}[kind]
-        return KERNELS[form][kind](spec, a, b)
-
     def one(a: Array, b: Array) -> Array:
-        return run(chosen(a.shape, b.shape, (a if kind == "weight" else b).dtype, 1), a, b)
+        return _run(spec, kind, chosen(a.shape, b.shape, (a if kind == "weight" else b).dtype, 1), a, b)
 
     operation = custom_vmap(one)
 
@@ -136,13 +134,21 @@ def _client_rule(spec: ConvSpec, kind: str):
                 return _merged(operation, clients, batched, (a, b), *merge), True
             a, b = (t if axis else jnp.broadcast_to(t, (clients, *t.shape)) for t, axis in zip((a, b), batched))
         form = chosen(a.shape[1:], b.shape[1:], (a if kind == "weight" else b).dtype, clients)
+        if form == "packed":
+            return _packed(spec, kind, clients, a, b), True
         if form in ("batched", "plain"):
-            return jax.vmap(functools.partial(run, form))(a, b), True
+            return jax.vmap(functools.partial(_run, spec, kind, form))(a, b), True
         if clients <= UNROLL:
             return jnp.stack([operation(a[i], b[i]) for i in range(clients)]), True
         return lax.map(lambda pair: operation(*pair), (a, b)), True
 
     return operation
+
+
+def _run(spec: ConvSpec, kind: str, form: str, a: Array, b: Array) -> Array:
+    # Where the output has a type of its own, dy comes in that type.
+    a, b = {"forward": (a, b), "input": (a.astype(b.dtype), b), "weight": (a, b.astype(a.dtype))}[kind]
+    return KERNELS[form][kind](spec, a, b)
 
 
 # With one operand alone for every client, clients go on its batch, channels or features, and come back on the
@@ -157,6 +163,14 @@ _MERGED = {
     ("weight", 0, True): (-1, -2),
     ("weight", 1, True): (-1, -1),
 }
+
+
+def _packed(spec: ConvSpec, kind: str, clients: int, a: Array, b: Array) -> Array:
+    """Convolve clients as groups: they go on the last axis, and come back from it."""
+    side_by_side = lambda t: jnp.moveaxis(t, 0, -2).reshape(*t.shape[1:-1], -1)
+    wide = dataclasses.replace(spec, groups=clients * spec.groups)
+    y = _run(wide, kind, "packed", side_by_side(a), side_by_side(b))
+    return jnp.moveaxis(y.reshape(*y.shape[:-1], clients, -1), -2, 0)
 
 
 def _merged(operation, clients, batched, operands, axis, out_axis):
