@@ -57,15 +57,17 @@ def conv(inputs: int, outputs: int, kernel: int, stride: int, dtype: jnp.dtype |
     )
 
 
-def in_lanes(network: nnx.Module, call: Callable[[Any, Array], Any], x: Array) -> Any:
+def in_lanes(network: nnx.Module, width: int, call: Callable[[Any, Array], Any], x: Array) -> Any:
     """Return ``call(network, x)``, with clients on channels under vmap where ``ops.in_lanes`` puts them there."""
+    if not ops.lanes_are_used():
+        return call(network, x)
     graph, state = nnx.split(network)
 
     def run(state: nnx.State, x: Array) -> tuple[Any, nnx.State]:
         copy = nnx.merge(graph, state, copy=True)
         return call(copy, x), nnx.state(copy, nnx.BatchStat)
 
-    found, stats = ops.in_lanes(run)(state, x)
+    found, stats = ops.in_lanes(run, width)(state, x)
     nnx.update(network, stats)
     return found
 
@@ -121,6 +123,7 @@ class ResNet(Encoder):
 
     def __init__(self, shape: tuple[int, ...], design: ResNetDesign, norm: Normalization, rngs: nnx.Rngs):
         height, width, channels = shape
+        self.width = design.width
         self.large = min(height, width) >= LARGE_IMAGE
         kernel, stride = (7, 2) if self.large else (3, 1)
         self.stem = conv(channels, design.width, kernel, stride, norm.dtype, rngs)
@@ -143,11 +146,12 @@ class ResNet(Encoder):
 
     def maps(self, x: Array, train: bool) -> list[Array]:
         """Return the maps of the stages, and before them the stem's where it is finer."""
-        return in_lanes(self, lambda network, x: network._maps(x, train), x)
+        return in_lanes(self, self.width, lambda network, x: network._maps(x, train), x)
 
     def __call__(self, x: Array, train: bool) -> Array:
         """Return the mean over pixels of the last stage."""
-        return in_lanes(self, lambda network, x: network._maps(x, train)[-1].mean(axis=(1, 2)), x)
+        last = lambda network, x: network._maps(x, train)[-1].mean(axis=(1, 2))
+        return in_lanes(self, self.width, last, x)
 
     def _maps(self, x: Array, train: bool) -> list[Array]:
         x = nnx.relu(self.stem_norm(self.stem(x), use_running_average=not train))

@@ -48,7 +48,7 @@ class Normalization:
         if self.whitened and stage <= reach:
             return Whitening(channels, self)
         if self.options.norm == "batch":
-            return nnx.BatchNorm(channels, momentum=1 - MOMENTUM, dtype=self.dtype, rngs=rngs)
+            return BatchNorm(channels, momentum=1 - MOMENTUM, rngs=rngs)
         if self.options.norm == "group":
             groups = next(g for g in (8, 4, 2, 1) if channels % g == 0)
             return GroupNorm(channels, groups, self.dtype, rngs)
@@ -61,6 +61,17 @@ class Identity(nnx.Module):
     def __call__(self, x: Array, use_running_average: bool = False) -> Array:
         """Return ``x``."""
         return x
+
+
+class BatchNorm(nnx.BatchNorm):
+    """Normalise channels over the batch in float32, and return the type of the input.
+
+    Told to compute in bfloat16, Flax would add up the gradients of scale and bias in it, over all pixels of a batch.
+    """
+
+    def __call__(self, x: Array, use_running_average: bool | None = None, *, mask: Array | None = None) -> Array:
+        """Return the normalised ``x [batch, ..., channels]``; in training, update the running moments."""
+        return super().__call__(x, use_running_average, mask=mask).astype(x.dtype)
 
 
 class GroupNorm(nnx.Module):

@@ -17,7 +17,7 @@ from mmfl_jax.ops.platform import traced_platform
 
 # The call is XLA's own, not a public interface: another release may number its fields differently, and a wrong number
 # ends the process. So it is made only with releases that pass tests/test_ops_conv.py.
-TESTED_JAXLIB = ("0.10.2",)
+TESTED_JAXLIB = ("0.10.2", "0.12.0.1")
 
 # What may be asked of a convolution, as ``precision`` or by ``jax.default_matmul_precision``, that three passes meet.
 _THREE_PASSES = {None, *lax.Precision, "default", "high", "bfloat16", "tensorfloat32"} - {lax.Precision.HIGHEST}
