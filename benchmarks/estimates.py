@@ -1,8 +1,8 @@
 """What XLA estimates a program to cost on a TPU that is not here; import it before JAX.
 
-Needs the extra ``tpu`` (libtpu). Nothing runs: programs are compiled for a device of a topology, and the compiler's own
-``estimated_cycles`` of each operation are added up, loop bodies times their trips where it knows them. An estimate, and no
-time that anybody measured: of matrix products and copies it was within 15 to 25 % of the ideal.
+Needs the extra ``tpu`` (libtpu). Nothing runs: programs are compiled for a device of a topology, and the compiler's
+own ``estimated_cycles`` of each operation are added up, loop bodies times their trips where it knows them. An estimate,
+and no time that anybody measured: of matrix products and copies it was within 15 to 25 % of the ideal.
 """
 
 from __future__ import annotations

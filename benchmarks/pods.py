@@ -37,7 +37,7 @@ from jax.sharding import PartitionSpec as P
 
 from mmfl_jax import Study, costs
 from mmfl_jax.algorithms import find
-from mmfl_jax.engine.batches import GroupData
+from mmfl_jax.engine.batches import GroupData, Rows
 from mmfl_jax.engine.mesh import AXIS, SPAN
 from mmfl_jax.engine.plan import Planner, local_steps
 from mmfl_jax.engine.round import make_round, state_specs
@@ -77,7 +77,7 @@ def lowered(mesh: Mesh, args: Any) -> Any:
     for homes, size, held in zip(placement.groups, sizes, program.groups):
         number = jax.ShapeDtypeStruct((homes.devices * homes.rows,), jnp.int32)
         samples = mesh.size * -(-int(np.bincount(homes.device, size).max()) // args.span)
-        images = {m: jax.ShapeDtypeStruct((samples, *shapes[m]), jnp.float32) for m in held}
+        images = {m: Rows(jax.ShapeDtypeStruct((samples, math.prod(shapes[m])), jnp.float32), shapes[m]) for m in held}
         labels = jax.ShapeDtypeStruct((samples, 19), jnp.uint8)
         everywhere = P((AXIS, SPAN))
         table = [on(number, P(AXIS))] * 3

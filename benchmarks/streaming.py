@@ -52,7 +52,7 @@ def main() -> None:
     seconds = {name: statistics.median(row["seconds"] for row in found[1:]) for name, found in rows.items()}
     pairs = list(zip(rows["streamed"][1:], rows["resident"][1:]))
     ratio = lambda what: round(statistics.median(s[what] / r[what] for s, r in pairs), 3)
-    images = sum(x.nbytes for data in made["resident"].execution.data for x in data.images.values())
+    images = sum(x.values.nbytes for data in made["resident"].execution.data for x in data.images.values())
     parameters = [jax.tree.leaves(simulation.state.params) for simulation in made.values()]
     row = {
         "benchmark": "streaming",

@@ -89,7 +89,7 @@ one = simulation(federation, devices=1, **options)
 spanned = simulation(federation, devices=4, devices_per_client=2, **options)
 assert spanned.mesh.devices.shape == (2, 2)
 assert spanned.program.span == 2
-images = [x for data in spanned.execution.data for x in data.images.values()] if not {stream} else []
+images = [x.values for data in spanned.execution.data for x in data.images.values()] if not {stream} else []
 assert all(len(x.addressable_shards[0].data) <= len(x) // 4 for x in images)  # each device has its share
 row, alone = spanned.run_round(), one.run_round()
 assert abs(row["loss"] - alone["loss"]) < 1e-5 * abs(alone["loss"])

@@ -17,7 +17,7 @@ from test_round import assert_close, reference_state
 
 from mmfl_jax import Simulation, Study
 from mmfl_jax.costs import client_bytes, memory
-from mmfl_jax.engine.batches import Batch, GroupData
+from mmfl_jax.engine.batches import Batch, GroupData, Rows
 from mmfl_jax.engine.client import Client, Facts, begin, local_step
 from mmfl_jax.engine.program import Program
 from mmfl_jax.engine.round import make_round
@@ -245,9 +245,8 @@ def abstract(config, names):
     for field in ("template", "groups", "templates"):
         del rest[field]
     program = Program.of(make, ("features",), (("features",),), **rest)
-    data = GroupData(
-        {"features": ints((9, config.projection), jnp.float32)}, ints((9, 31)), None, *[ints((6,))] * 3, None
-    )
+    features = Rows(ints((9, config.projection), jnp.float32), (config.projection,))
+    data = GroupData({"features": features}, ints((9, 31)), None, *[ints((6,))] * 3, None)
     return program, jax.eval_shape(lambda: program.init(make(("features",)), 31, 0)), data
 
 

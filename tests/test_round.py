@@ -220,7 +220,8 @@ def test_client_with_an_update_that_is_not_finite_is_left_out_and_counted():
     begins, sizes = sim.federation.groups[0].offsets, sim.federation.groups[0].sizes
     client = 1  # of the group s1
     images = sim.execution.data[0].images["s1"]
-    poisoned = images.at[begins[client] : begins[client] + sizes[client]].set(np.nan)
+    poisoned = images.values.at[begins[client] : begins[client] + sizes[client]].set(np.nan)
+    poisoned = dataclasses.replace(images, values=poisoned)
     data = sim.execution.data
     sim.execution.data = (type(data[0])(**{**vars(data[0]), "images": {"s1": poisoned}}), data[1])
     everybody = sim.cohort(0).members

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -22,13 +23,39 @@ Placed = jax.Array | np.ndarray
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
+class Rows:
+    """Hold samples as rows of numbers, and give them back in their shape.
+
+    An accelerator would lay images of few channels out with samples on its lanes, and every round copy them all to an
+    order from which a batch can be gathered. Rows have no other order.
+
+    Attributes:
+      values: ``[samples, numbers of a sample]``.
+      shape: of a sample.
+    """
+
+    values: Placed
+    shape: tuple[int, ...] = dataclasses.field(metadata={"static": True})
+
+    @classmethod
+    def of(cls, samples: np.ndarray) -> Rows:
+        """Return ``samples [samples, *shape]`` as rows."""
+        return cls(samples.reshape(len(samples), math.prod(samples.shape[1:])), samples.shape[1:])
+
+    def __getitem__(self, rows: Array) -> Array:
+        """Return samples ``[len(rows), *shape]``."""
+        return self.values[rows].reshape(-1, *self.shape)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
 class GroupData:
     """Hold the samples of a group's clients on the device, client after client.
 
     Where clients span devices, sample ``i`` lies on device ``i`` modulo their number.
 
     Attributes:
-      images: ``[samples, *shape]`` by modality of the group, normalised.
+      images: by modality of the group, normalised.
       labels: ``[samples, ...]`` uint8: the task's targets.
       places: ``[samples]`` int32 slots of the relay, for MIM by places; else None.
       begins: ``[clients]`` int32: the first sample of each client.
@@ -39,7 +66,7 @@ class GroupData:
       servers: ``[clients]`` int32: the number of its server in a hierarchy; None where there is none.
     """
 
-    images: dict[str, Placed]
+    images: dict[str, Rows]
     labels: Placed
     places: Placed | None
     begins: Placed

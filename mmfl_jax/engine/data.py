@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from mmfl_jax.engine.batches import GroupData
+from mmfl_jax.engine.batches import GroupData, Rows
 from mmfl_jax.engine.mesh import put_parts, put_shares
 from mmfl_jax.engine.normalizer import Normalizer
 from mmfl_jax.federation import Federation
@@ -123,7 +123,7 @@ class Samples:
         clients, archive, places = self.federation.groups[group], self.federation.archive, self._places[group]
         read = lambda m: self.normalizer.read(archive, m, clients.samples[rows])
         return {
-            "images": {m: filled(read(m), capacity) for m in clients.modalities},
+            "images": {m: Rows.of(filled(read(m), capacity)) for m in clients.modalities},
             "labels": filled(self._task.encode(self.federation.labels(clients, rows)), capacity),
             "places": None if places is None else filled(places[rows], capacity),
         }

@@ -46,18 +46,23 @@ def _known(form: str | None) -> str | None:
 def choose(spec: ConvSpec, kind: str, dtype: jnp.dtype, batch: int, channels: int, features: int, clients: int) -> str:
     """Return the form for one of the three kinds: ``forward``, ``input`` or ``weight`` gradient.
 
-    The CPU rule is measured (``benchmarks/results/ops_cpu*.jsonl``); other platforms' is a guess until there are
-    rows of them: grouped convolutions are slow there and batched matmuls fast, so one where the columns are not
-    much larger than the input, and the plain form elsewhere.
+    The CPU rule is measured (``benchmarks/results/ops_cpu*.jsonl``). TPU's stands on XLA's estimates
+    (``ops_tpu.jsonl``), for a convolution by itself: a network in lanes is packed throughout. GPU's is a guess until
+    there are rows: grouped convolutions are slow there and batched matmuls fast, so one where the columns are not much
+    larger than the input, and the plain form elsewhere.
     """
     if spec.form is not None:
         return spec.form
-    taps = math.prod(spec.kernel)
-    if traced_platform() == "cpu":
+    platform = traced_platform()
+    if platform == "cpu":
         return _choose_cpu(spec, kind, dtype, batch, channels, features)
     if clients == 1 or spec.groups > 1:
         return "plain"
-    return "batched" if batch * math.prod(spec.out_space()) * channels * taps <= 2**22 else "plain"
+    if platform == "tpu":
+        # Laying clients side by side pays for gradients alone, of few channels; columns never do.
+        return "packed" if kind != "forward" and max(channels, features) <= 32 else "plain"
+    columns = batch * math.prod(spec.out_space()) * channels * math.prod(spec.kernel)
+    return "batched" if columns <= 2**22 else "plain"
 
 
 def _choose_cpu(spec: ConvSpec, kind: str, dtype: jnp.dtype, batch: int, channels: int, features: int) -> str:

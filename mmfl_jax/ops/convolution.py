@@ -80,7 +80,7 @@ def conv_general_dilated(
         groups=feature_group_count,
         precision=precision if precision is None or isinstance(precision, str | lax.Precision) else tuple(precision),
         dtype=out.dtype if out.dtype != lhs.dtype else None,
-        form=forced_form(),
+        form=forced_form() or ("packed" if clients_in_lanes() > 1 else None),
     )
     y = _operation(spec, "forward")(*same_axes(x, w))
     back = np.argsort((numbers.out_spec[0], *numbers.out_spec[2:], numbers.out_spec[1]))

@@ -1,0 +1,122 @@
+"""Estimate a chunk's local step on a TPU that is not here, by XLA's own cycles and by where they go.
+
+    python benchmarks/steps_tpu.py [--topology v5e:2x2] [--encoder resnet8] [--side 32] [--chunk 8,16] [--whitened]
+        [--precision float32] [--forms batched,plain,lanes] [--output benchmarks/results/steps_tpu.jsonl]
+
+A step is forward, backward and SGD of an encoder with a mean over pixels, batch 16, 10 channels; ``lanes`` is what is
+chosen for a TPU, the others force one form on all convolutions, with clients apart. ``share_of_peak`` counts the
+products of the convolutions alone, against the chip's bfloat16 peak ("float32" multiplies in bfloat16 there). Layouts of
+the arguments are free, so what a round pays to draw a batch is not in it.
+"""
+
+import argparse
+import collections
+import json
+import pathlib
+import time
+
+from estimates import chip, compile_for, costs
+
+import jax  # isort: skip
+import jax.numpy as jnp
+from flax import nnx
+
+from mmfl_jax import ops
+from mmfl_jax.models import Normalization
+from mmfl_jax.models.encoders import make_encoder
+from mmfl_jax.models.options import ModelOptions
+
+BATCH, CHANNELS = 16, 10
+
+
+def local_step(encoder: str, side: int, norm: Normalization):
+    """Return one client's step and the shapes of its arguments."""
+    shape = (side, side, CHANNELS)
+    make = lambda: make_encoder(encoder, shape, 0, norm, nnx.Rngs(0))
+    graph, params, rest = nnx.split(nnx.eval_shape(make), nnx.Param, ...)
+
+    def loss(params, rest, x, target):
+        model = nnx.merge(graph, params, rest, copy=True)
+        y = model(x, True)
+        return jnp.mean((y - target) ** 2), nnx.state(model, nnx.BatchStat)
+
+    def step(params, rest, x, target):
+        (_, stats), slope = jax.value_and_grad(loss, has_aux=True)(params, rest, x, target)
+        return jax.tree.map(lambda p, g: p - 0.1 * g, params, slope), stats
+
+    features = nnx.eval_shape(make).features
+    arrays = [jax.ShapeDtypeStruct((BATCH, *s), jnp.float32) for s in (shape, (features,))]
+    return step, (params, rest, *arrays)
+
+
+def products(jaxpr) -> list[int]:
+    """Return the operations of each convolution of a program, the first first."""
+    found = []
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "conv_general_dilated":
+            kernel, features = equation.invars[1].aval, equation.params["dimension_numbers"].rhs_spec[0]
+            found.append(2 * equation.outvars[0].aval.size * kernel.size // kernel.shape[features])
+        for inner in equation.params.values():
+            inner = getattr(inner, "jaxpr", inner)
+            found += products(inner) if hasattr(inner, "eqns") else []
+    return found
+
+
+def operations(encoder: str, side: int, norm: Normalization) -> int:
+    """Return the operations of a step's convolutions: forward and two gradients, but none of the images."""
+    shape = (side, side, CHANNELS)
+
+    def forward(x):
+        return make_encoder(encoder, shape, 0, norm, nnx.Rngs(0))(x, True)
+
+    with ops.conv_form("plain"):
+        first, *rest = products(jax.make_jaxpr(forward)(jnp.zeros((BATCH, *shape))).jaxpr)
+    return 2 * first + 3 * sum(rest)
+
+
+def main() -> None:
+    """Print a row a form and chunk, and append it to a file."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--topology", default="v5e:2x2")
+    parser.add_argument("--encoder", default="resnet8")
+    parser.add_argument("--side", type=int, default=32)
+    parser.add_argument("--chunk", default="8,16")
+    parser.add_argument("--whitened", action="store_true")
+    parser.add_argument("--precision", default="float32")
+    parser.add_argument("--forms", default="batched,plain,lanes")
+    parser.add_argument("--output", type=pathlib.Path, default=None)
+    args = parser.parse_args()
+    norm = Normalization(ModelOptions(precision=args.precision), whitened=args.whitened)
+    step, arguments = local_step(args.encoder, args.side, norm)
+    clock, peak = chip(args.topology)
+    ideal = operations(args.encoder, args.side, norm) / peak
+    for chunk in map(int, args.chunk.split(",")):
+        stacked = jax.tree.map(lambda a: jax.ShapeDtypeStruct((chunk, *a.shape), a.dtype), arguments)  # noqa: B023
+        for form in args.forms.split(","):
+            begin = time.perf_counter()
+            with ops.conv_form(None if form == "lanes" else form):
+                compiled = compile_for(args.topology, jax.vmap(step), *stacked)
+            found = costs(compiled.as_text())
+            sources: collections.Counter[str] = collections.Counter()
+            for (_, source), cycles in found.items():
+                sources[source] += cycles
+            total = sum(found.values())
+            row = vars(args) | {"output": None, "forms": None, "chunk": chunk, "form": form}
+            row |= {
+                "cycles_per_client": round(total / chunk),
+                "us_per_client": round(total / chunk / clock * 1e6, 1),
+                "share_of_peak": round(ideal / (total / chunk / clock), 4),
+                "temporaries_mb": round(compiled.memory_analysis().temp_size_in_bytes / 1e6, 1),
+                "compile_seconds": round(time.perf_counter() - begin, 1),
+                "largest": {name: round(cycles / total, 3) for name, cycles in sources.most_common(6)},
+                "jax": jax.__version__,
+            }
+            row = {name: value for name, value in row.items() if value is not None}
+            print(json.dumps(row), flush=True)
+            if args.output:
+                with args.output.open("a") as file:
+                    file.write(json.dumps(row) + "\n")
+
+
+if __name__ == "__main__":
+    main()
