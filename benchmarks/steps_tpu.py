@@ -5,8 +5,8 @@
 
 A step is forward, backward and SGD of an encoder with a mean over pixels, batch 16, 10 channels; ``lanes`` is what is
 chosen for a TPU, the others force one form on all convolutions, with clients apart. ``share_of_peak`` counts the
-products of the convolutions alone, against the chip's bfloat16 peak ("float32" multiplies in bfloat16 there). Layouts of
-the arguments are free, so what a round pays to draw a batch is not in it.
+products of the convolutions alone, against the chip's bfloat16 peak ("float32" multiplies in bfloat16 there). Layouts
+of the arguments are free, so what a round pays to draw a batch is not in it.
 """
 
 import argparse

@@ -1,6 +1,7 @@
 """Clients on channels against clients apart: a whole network, its gradients, and its statistics."""
 
 import functools
+import json
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 from flax import nnx
+from jax import lax
 from test_ops_conv import close, normal
 
 from mmfl_jax import ops
@@ -17,8 +19,11 @@ from mmfl_jax.models import Normalization
 from mmfl_jax.models.encoders import ResNet, ResNetDesign
 from mmfl_jax.models.options import ModelOptions
 from mmfl_jax.ops import lanes
+from mmfl_jax.ops.conv_choice import choose
+from mmfl_jax.ops.conv_spec import ConvSpec
 from mmfl_jax.ops.platform import compiled_for
 
+ROOT = os.path.dirname(os.path.dirname(__file__))
 SHAPE = (6, 6, 3)
 
 
@@ -117,9 +122,25 @@ def test_inside_shard_map():
     """
     program = f"TESTS = {os.path.dirname(__file__)!r}\n" + textwrap.dedent(program)
     flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
-    root = os.path.dirname(os.path.dirname(__file__))
     done = subprocess.run(
-        [sys.executable, "-c", program], env={**os.environ, **flags, "PYTHONPATH": root},
+        [sys.executable, "-c", program], env={**os.environ, **flags, "PYTHONPATH": ROOT},
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+
+
+def test_chosen_forms_are_near_the_best_by_estimate():
+    with open(os.path.join(ROOT, "benchmarks", "results", "ops_tpu.jsonl"), encoding="utf-8") as file:
+        rows = [json.loads(line) for line in file]
+    over = {}
+    for row in rows:
+        batch, *space, channels, features, kernel, stride = row["sizes"]
+        rank = len(space)
+        padding = tuple(lax.padtype_to_pads(space, (kernel,) * rank, (stride,) * rank, "SAME"))
+        spec = ConvSpec(tuple(space), (kernel,) * rank, (stride,) * rank, padding, (1,) * rank, (1,) * rank)
+        with compiled_for("tpu"):
+            form = choose(spec, row["kind"], jnp.dtype(row["dtype"]), batch, channels, features, row["clients"])
+        if form == row["form"]:
+            over[row["shape"], row["kind"], row["clients"], row["dtype"]] = row["over_best"]
+    assert len(over) == len(rows) / 3  # three forms of each
+    assert max(over.values()) < 1.1

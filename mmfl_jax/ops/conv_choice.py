@@ -59,8 +59,9 @@ def choose(spec: ConvSpec, kind: str, dtype: jnp.dtype, batch: int, channels: in
     if clients == 1 or spec.groups > 1:
         return "plain"
     if platform == "tpu":
-        # Laying clients side by side pays for gradients alone, of few channels; columns never do.
-        return "packed" if kind != "forward" and max(channels, features) <= 32 else "plain"
+        # Laying clients side by side for one operation pays for gradients of few channels; columns never do.
+        most = {"forward": 0, "input": 32, "weight": 64}[kind]
+        return "packed" if max(channels, features) <= most else "plain"
     columns = batch * math.prod(spec.out_space()) * channels * math.prod(spec.kernel)
     return "batched" if columns <= 2**22 else "plain"
 
