@@ -42,6 +42,9 @@ def _real(value: Any) -> Any:
 
 
 Count = Annotated[int, BeforeValidator(_whole), Field(ge=0, le=INT32), Wanted(f"a whole number from 0 to {INT32}")]
+Seed = Annotated[
+    int, BeforeValidator(_whole), Field(ge=-1, le=INT32), Wanted(f"-1 (as --seed), or a whole number from 0 to {INT32}")
+]
 Positive = Annotated[int, BeforeValidator(_whole), Field(ge=1, le=INT32), Wanted(f"a whole number from 1 to {INT32}")]
 Rate = Annotated[
     float,

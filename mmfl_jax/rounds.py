@@ -115,7 +115,7 @@ class Rounds:
                 study.federation.speed,
                 study.federation.bandwidth_up,
                 study.federation.bandwidth_down,
-                study.training.seed,
+                study.data_seed,
             )
             if study.federation.speed
             else None

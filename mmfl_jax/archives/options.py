@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator
 
-from mmfl_jax.options import INT32, Count, Wanted, options
+from mmfl_jax.options import INT32, Count, Seed, Wanted, options
 
 SMALLEST_IMAGE = 8
 
@@ -43,3 +43,5 @@ class DataOptions:
     """Sentinel-2 bands: 10, or 12 with the 60 m bands."""
     resampling: Resampling = "bilinear"
     """How 20 m and 60 m bands are brought to 10 m."""
+    data_seed: Seed = -1
+    """Seed of what owners have: drawn samples, split, partition, modalities, wrong labels, speeds; -1 for --seed."""

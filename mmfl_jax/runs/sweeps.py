@@ -146,7 +146,7 @@ class _Archives:
 
         if methods.find(study.method.method).on_features:  # which are kept on disk
             return open_archive(study)
-        key = study.data, study.training.seed
+        key = study.data, study.data_seed
         kept = self._kept.pop(key, None)
         if kept is None:
             archive = open_archive(study)

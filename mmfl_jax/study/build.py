@@ -66,7 +66,7 @@ def open_archive(study: Study) -> archives.Archive:
         samples=study.data.samples or None,
         bands=study.data.bands,
         resampling=study.data.resampling,
-        seed=study.training.seed,
+        seed=study.data_seed,
     )
     return build_clip.as_features(study, archive, model) if model else archive
 
@@ -84,12 +84,12 @@ def open_federation(study: Study, archive: archives.Archive | None = None) -> Fe
         clients=study.federation.clients,
         assignment=study.federation.modality_assignment,
         test_split=study.federation.test_split,
-        seed=study.training.seed,
+        seed=study.data_seed,
     )
     if study.federation.missing_modalities:
-        federation = drop_modalities(federation, study.federation.missing_modalities, study.training.seed)
+        federation = drop_modalities(federation, study.federation.missing_modalities, study.data_seed)
     if study.federation.label_noise:
-        federation = with_noisy_labels(federation, study.federation.label_noise, study.training.seed)
+        federation = with_noisy_labels(federation, study.federation.label_noise, study.data_seed)
     if study.federation.attack == "label_flip":
         federation = with_flipped_labels(federation, hostile(study, federation))
     return federation
@@ -97,7 +97,7 @@ def open_federation(study: Study, archive: archives.Archive | None = None) -> Fe
 
 def hostile(study: Study, federation: Federation) -> np.ndarray:
     """Return the numbers of the clients that a study's attack comes from."""
-    return some_clients(federation, study.federation.malicious, study.training.seed)
+    return some_clients(federation, study.federation.malicious, study.data_seed)
 
 
 def attack_of(study: Study, federation: Federation) -> np.ndarray | None:

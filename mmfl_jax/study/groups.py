@@ -154,7 +154,7 @@ class TrainingOptions:
     mask_dates: ShareBelowOne = 0.0
     """Share of the dates of a series that is hidden in training."""
     seed: Count = 0
-    """Seed of partition, weights and batches."""
+    """Seed of weights, batches and cohorts; of the data too, without --data-seed."""
 
 
 @options

@@ -58,6 +58,11 @@ class Study:
                 raise UnknownOption(name, OPTIONS)
         return _replaced(self, values)
 
+    @property
+    def data_seed(self) -> int:
+        """Return the seed of what owners have: ``--data-seed``, or ``--seed`` where there is none."""
+        return self.training.seed if self.data.data_seed < 0 else self.data.data_seed
+
     def flat(self) -> dict[str, Any]:
         """Return the values of all options by name."""
         return flattened(dataclasses.asdict(self))
