@@ -71,6 +71,21 @@ def test_paired_differences_are_scipys():
     assert found["n"] == 6
 
 
+def test_bounds_have_rows_paired_with_the_runs(tmp_path):
+    ends, top = {("mf", 0): 0.4, ("mf", 1): 0.6, ("prox", 0): 0.5, ("prox", 1): 0.5}, [0.7, 0.8]
+    for (name, seed), end in ends.items():
+        run = make_run(tmp_path / f"{name}-seed{seed}", [0.1, end], seed=seed, algorithm=name)
+        # As mmfl-jax run --bounds leaves it: each run has its own, which are alike for one seed.
+        make_run(run / "bounds" / "centralized", [0.1, top[seed]], seed=seed, algorithm="centralized")
+    rows = report.compare([tmp_path / f"{name}-seed{seed}" for name, seed in ends])
+    assert [row["name"] for row in rows] == ["mf", "prox", "centralized"]
+    assert len(rows[2]["runs"]) == 2
+    difference = rows[2]["against"]["scores"]["s1+s2"]["f1_micro"]
+    expected = stats.ttest_rel(top, [0.4, 0.6]).confidence_interval(0.95)
+    assert difference["n"] == 2
+    assert (difference["mean"], difference["low"]) == (pytest.approx(0.25), pytest.approx(expected.low))
+
+
 def test_only_pairs_count():
     found = paired_difference({0: 0.5, 1: 0.7, 2: None, 3: 0.1}, {0: 0.4, 1: 0.5, 2: 0.2, 4: 0.9})
     half = stats.t.ppf(0.975, 1) * np.std([0.1, 0.2], ddof=1) / np.sqrt(2)

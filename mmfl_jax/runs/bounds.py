@@ -11,10 +11,8 @@ from mmfl_jax.rounds import Rounds
 from mmfl_jax.runs.directory import RunDirectory, begun
 from mmfl_jax.runs.listeners import Listener
 from mmfl_jax.runs.loop import run
-from mmfl_jax.runs.schema import read_summary
+from mmfl_jax.runs.schema import BOUNDS, BOUNDS_FOLDER, read_summary
 
-#: The algorithms that bound all others, and the folder of their runs in the directory of the run.
-BOUNDS, FOLDER = ("centralized", "local"), "bounds"
 # A bound has everybody, always, and nobody who is hostile.
 _PLAIN = {
     "participation": "all",
@@ -44,7 +42,7 @@ def run_bounds(
     federation = None if simulation.study.federation.attack == "label_flip" else simulation.federation
     bounds = {}
     for name in BOUNDS:
-        own = run_dir / FOLDER / name
+        own = run_dir / BOUNDS_FOLDER / name
         study = simulation.study.replace(algorithm=name, name=name, **_PLAIN)
         if read_summary(own).get("rounds") != study.training.rounds:
             run(Rounds(study, federation), own, resume=begun(own), listeners=listeners())

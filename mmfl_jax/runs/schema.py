@@ -13,6 +13,8 @@ from mmfl_jax.errors import UserError
 from mmfl_jax.study import Study
 
 CONFIG, FEDERATION, METRICS, SUMMARY = "config.json", "federation.json", "metrics.jsonl", "summary.json"
+#: The algorithms that bound all others, and the folder of their runs in the directory of a run.
+BOUNDS, BOUNDS_FOLDER = ("centralized", "local"), "bounds"
 
 # What else a file says is kept as it is.
 _AS_WRITTEN = ConfigDict(extra="allow")

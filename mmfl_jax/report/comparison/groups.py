@@ -13,6 +13,7 @@ from typing import Any
 from mmfl_jax.errors import UserError
 from mmfl_jax.report.comparison.intervals import mean
 from mmfl_jax.runs.record import RunRecord, read_run
+from mmfl_jax.runs.schema import BOUNDS, BOUNDS_FOLDER, SUMMARY
 from mmfl_jax.runs.values import fused_set
 
 #: Fields that say where and under which name a run was made, not what was run.
@@ -106,19 +107,28 @@ def group_runs(run_dirs: Sequence[Path], over: Sequence[str], folds: Sequence[st
     left_out = INCIDENTAL | set(over) | set(folds)
     grouped: dict[str, dict[str, Unit]] = {}
     configs: dict[str, dict[str, Any]] = {}
-    for path in run_dirs:
+    for path in (*run_dirs, *_bounds_of(paths)):
         run = read_run(Path(path))
         config = {key: value for key, value in run.config.items() if key not in left_out}
         identity = json.dumps(config, sort_keys=True)
         key, fold = (json.dumps([run.config.get(field) for field in fields]) for fields in (over, folds))
         # Without folds each run is a unit, also two of one seed.
-        unit = grouped.setdefault(identity, {}).setdefault(key if folds else str(path), Unit(key, [], []))
+        units = grouped.setdefault(identity, {})
+        if path not in run_dirs and any(unit.key == key and fold in unit.folds for unit in units.values()):
+            continue  # runs of several algorithms have one bound
+        unit = units.setdefault(key if folds else str(path), Unit(key, [], []))
         unit.folds.append(fold)
         unit.runs.append(run)
         configs[identity] = config
     fields = list(dict.fromkeys(key for config in configs.values() for key in config))
     varying = [key for key in fields if len({json.dumps(config.get(key)) for config in configs.values()}) > 1]
     return [Group(list(units.values()), {key: configs[i].get(key) for key in varying}) for i, units in grouped.items()]
+
+
+def _bounds_of(paths: Sequence[Path]) -> list[Path]:
+    """Return the runs of the bounds that stand beside runs (``mmfl-jax run --bounds``), one bound after the other."""
+    found = [path / BOUNDS_FOLDER / name for name in BOUNDS for path in paths]
+    return [bound for bound in found if bound not in paths and (bound / SUMMARY).is_file()]
 
 
 def told(differences: dict[str, Any], most: int = 4) -> str:

@@ -25,7 +25,7 @@ def compare(
     """Summarise runs, those together whose configurations differ in their seeds only.
 
     Args:
-      run_dirs: run directories, finished or still going.
+      run_dirs: run directories, finished or still going; bounds that were run beside them have rows of their own.
       over: the fields to average over, and whose spread is told.
       folds: fields to average over first: with ``("test_split",)`` the folds of a seed count as one, by their mean.
       target: metric and score of the modalities together whose cost is told; None for 95 % of the best row's.
