@@ -354,6 +354,10 @@ class Rounds:
         """
         return self._scorer.test(self.state, archive)
 
+    def evaluate_validation(self) -> dict[str, dict[str, Any]]:
+        """Return the global model's scores of validation samples by modality set; empty where there are none."""
+        return self._scorer.validation(self.state)
+
     @property
     def scored_sets(self) -> list[tuple[str, ...]]:
         """Return the modality sets that are scored: each that a client holds alone, then all together."""

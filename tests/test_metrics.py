@@ -11,11 +11,13 @@ from sklearn import metrics as reference
 
 from mmfl_jax.tasks.metrics import (
     average_precision,
+    best_threshold,
     confusion_metrics,
     most_frequent_class,
     most_frequent_labels,
     multiclass_metrics,
     multilabel_metrics,
+    tuned_metrics,
 )
 
 SETTINGS = hypothesis.settings(max_examples=120, deadline=None, derandomize=True)
@@ -183,3 +185,25 @@ def test_scores_of_a_confusion_matrix_are_those_of_its_pixels(data, classes, pix
 def test_bad_input_is_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_the_best_threshold_is_that_of_trying_all():
+    rng = np.random.default_rng(3)
+    labels = (rng.random((60, 5)) < 0.3).astype(int)
+    probabilities = np.round(np.clip(labels * 0.2 + rng.random((60, 5)) * 0.6, 0, 1), 2)  # with ties
+    tried = [reference.f1_score(labels, probabilities >= t, average="micro") for t in np.unique(probabilities)]
+    found = best_threshold(labels, probabilities)
+    assert reference.f1_score(labels, probabilities >= found, average="micro") == pytest.approx(max(tried))
+    assert found == np.unique(probabilities)[np.isclose(tried, max(tried))].max()
+
+
+def test_tuned_scores_are_scikit_learns_and_leave_rare_classes_out():
+    rng = np.random.default_rng(4)
+    labels = (rng.random((100, 4)) < [0.5, 0.3, 0.2, 0.0]).astype(int)
+    labels[:3, 3] = 1  # 3 of 100
+    probabilities = rng.random((100, 4))
+    found = tuned_metrics(labels, probabilities, 0.7)
+    assert found["threshold"] == 0.7
+    assert found["f1_tuned"] == pytest.approx(reference.f1_score(labels, probabilities >= 0.7, average="micro"))
+    by_class = reference.f1_score(labels, probabilities >= 0.7, average=None)
+    assert found["f1_macro_common"] == pytest.approx(by_class[:3].mean())

@@ -293,8 +293,8 @@ def test_comparison_table_and_figure(tmp_path):
         "unified",
         "seeds 0 1 2",
         " ±.0",
+        "mAP",
         "Micro F1",
-        "Macro F1",
         "s1+s2",
         "48 MB",
         "going [red]",
@@ -336,7 +336,7 @@ def test_progress_writes_a_line_for_each_evaluation_where_there_is_no_terminal(c
     lines = err.splitlines()
     assert [line.split(" · ")[0] for line in lines] == ["round 5/10", "round 10/10"]
     assert "loss 0.2000" in lines[0]
-    assert re.search(r"Micro F1: s1 0\.\d+  s2 0\.\d+  s1\+s2 0\.\d+", lines[0])
+    assert re.search(r"mAP: s1 0\.\d+  s2 0\.\d+  s1\+s2 0\.\d+", lines[0])
     assert "left" in lines[0]
     assert "left" not in lines[1]
 
@@ -370,8 +370,8 @@ def test_bounds_and_privacy_are_shown(tmp_path):
     run = make_run(tmp_path / "study")
     summary = json.loads((run / "summary.json").read_text())
     summary["bounds"] = {
-        "centralized": {name: {"f1_micro": 0.9125} for name in SETS},
-        "local": {name: {"f1_micro": 0.0375} for name in ("s1", "s2")},
+        "centralized": {name: {"map": 0.9125} for name in SETS},
+        "local": {name: {"map": 0.0375} for name in ("s1", "s2")},
     }
     summary["privacy"] = {"epsilon": 2.5, "delta": 1e-5}
     (run / "summary.json").write_text(json.dumps(summary))

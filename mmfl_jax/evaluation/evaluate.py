@@ -157,15 +157,33 @@ class Evaluator:
         return np.concatenate(jax.device_get(found))[: len(self.samples)]
 
     def evaluate(
-        self, params: Variables, stats: Variables, frozen: Variables | None = None
+        self,
+        params: Variables,
+        stats: Variables,
+        frozen: Variables | None = None,
+        tuned_on: Evaluator | None = None,
     ) -> dict[str, dict[str, Any]]:
         """Return the scores of every modality set by name.
+
+        Args:
+            params, stats, frozen: of the model.
+            tuned_on: has the samples on which the task tunes what its answers hang on; None to tune nothing.
 
         Raises:
             Diverged: where answers are not finite.
         """
-        table, found = self.archive.labels[self.samples], self.measured(params, stats, frozen)
-        return {name: self.task.scores(table, measured) for name, measured in found.items()}
+        found = self.measured(params, stats, frozen)
+        scores = {name: self.task.scores(self.table, measured) for name, measured in found.items()}
+        if tuned_on is not None:
+            seen = tuned_on.measured(params, stats, frozen)
+            for name, measured in found.items():
+                scores[name] |= self.task.tuned_scores((tuned_on.table, seen[name]), self.table, measured)
+        return scores
+
+    @property
+    def table(self) -> np.ndarray:
+        """Return the table of the samples' labels (:class:`mmfl_jax.tasks.task.Task`)."""
+        return self.archive.labels[self.samples]
 
     def measured(
         self,

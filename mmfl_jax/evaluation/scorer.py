@@ -26,6 +26,8 @@ _BATCH, _BATCH_VECTORS = 256, 8192
 _CLIENT_BATCH = 32
 # Clients of a group whose own models are scored where each learns alone.
 _ALONE = 100
+# Validation samples that tell one threshold, or one option from another; more would cost as much as the test.
+_VALIDATION = 2000
 
 Scores = dict[str, dict[str, Any]]
 
@@ -59,6 +61,7 @@ class Scorer:
         # Of what no client holds the model knows nothing: it is not scored.
         self._held = tuple(m for m in federation.archive.modalities if any(m in held for held in program.groups))
         self._own: Evaluator | None = None  # keeps test images on the device
+        self._seen: Evaluator | None = None  # and this validation images
 
     def test(self, state: ServerState, archive: Archive | None = None) -> Scores:
         """Return the scores by modality set; :meth:`mmfl_jax.Simulation.evaluate` says of what."""
@@ -68,9 +71,17 @@ class Scorer:
             _check_alike(self._federation.archive, archive)
             samples = np.arange(len(archive)) if archive.splits is None else np.flatnonzero(archive.splits == "test")
             evaluator = Evaluator(archive, samples, self._program.template, self._normalizer, self._held, self._mesh)
+        return self._scored(state, evaluator, self._of_validation() if evaluator.task.tunes else None)
+
+    def validation(self, state: ServerState) -> Scores:
+        """Return the scores of validation samples, 2,000 at most; empty where there are none."""
+        evaluator = self._of_validation()
+        return {} if evaluator is None else self._scored(state, evaluator, evaluator if evaluator.task.tunes else None)
+
+    def _scored(self, state: ServerState, evaluator: Evaluator, tuned_on: Evaluator | None) -> Scores:
         if self._program.algorithm.isolated:
-            return self._alone(state, evaluator)
-        return evaluator.evaluate(*self._program.evaluation_variables(state), state.frozen)
+            return self._alone(state, evaluator, tuned_on)
+        return evaluator.evaluate(*self._program.evaluation_variables(state), state.frozen, tuned_on)
 
     @property
     def sets(self) -> list[tuple[str, ...]]:
@@ -137,15 +148,17 @@ class Scorer:
             hits = hits[self._rows[0]]
         return personal.personal_accuracy(hits, np.bincount(labels, minlength=classes), counts)
 
-    def _alone(self, state: ServerState, evaluator: Evaluator) -> Scores:
+    def _alone(self, state: ServerState, evaluator: Evaluator, tuned_on: Evaluator | None) -> Scores:
         """Return, by modality set that clients hold, the mean of their own models' scores, of 100 clients at most."""
         found: dict[str, list[dict[str, Any]]] = {}
         for g, group in enumerate(self._clients.groups):
             name = set_name(group.modalities)
-            chosen = evaluator.with_modalities(group.modalities, self._program.templates[g])
+            of_group = group.modalities, self._program.templates[g]
+            chosen = evaluator.with_modalities(*of_group)
+            seen = None if tuned_on is None else tuned_on.with_modalities(*of_group)
             for i in range(min(len(group.ids), _ALONE)):
                 params, stats = self._program.client_variables(state, g, int(self._rows[g][i]))
-                found.setdefault(name, []).append(chosen.evaluate(params, stats, state.frozen)[name])
+                found.setdefault(name, []).append(chosen.evaluate(params, stats, state.frozen, seen)[name])
         mean = lambda rows, key: np.mean([row[key] for row in rows]).item()
         numbers = lambda row: [k for k, v in row.items() if isinstance(v, int | float)]
         return {name: {key: mean(rows, key) for key in numbers(rows[0])} for name, rows in found.items()}
@@ -155,6 +168,16 @@ class Scorer:
         test = self._federation.test
         self._own = self._own or self._evaluator(test, min(self._batch, len(test)))
         return self._own
+
+    def _of_validation(self) -> Evaluator | None:
+        """Return what scores the federation's validation samples, or as many of them as are needed; made once."""
+        samples = self._federation.validation
+        if not len(samples):
+            return None
+        if len(samples) > _VALIDATION:
+            samples = samples[np.linspace(0, len(samples) - 1, _VALIDATION).astype(np.int64)]
+        self._seen = self._seen or self._evaluator(samples, min(self._batch, len(samples)))
+        return self._seen
 
     def _evaluator(
         self, samples: np.ndarray, batch_size: int, group: int | None = None, archive: Archive | None = None

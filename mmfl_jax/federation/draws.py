@@ -25,6 +25,7 @@ class Stream(enum.IntEnum):
     INVITATIONS = 12
     UPDATES = 13
     STRATA = 14
+    VALIDATION = 15
 
 
 def generator(seed: int, stream: Stream, *more: int) -> np.random.Generator:

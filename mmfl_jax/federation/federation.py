@@ -12,7 +12,7 @@ from mmfl_jax.archives.base import Archive, check_modality
 from mmfl_jax.errors import UserError
 from mmfl_jax.federation.absent import without_absent
 from mmfl_jax.federation.assignment import assign_modalities, check_assignment
-from mmfl_jax.federation.holdout import train_and_test
+from mmfl_jax.federation.holdout import train_and_test, without_validation
 from mmfl_jax.federation.partition import Part, Parts, partition
 from mmfl_jax.federation.ragged import offsets_of, positions, row_numbers
 from mmfl_jax.tasks import task_of
@@ -56,11 +56,13 @@ class Federation:
       archive: the samples.
       groups: the clients by modality set.
       test: ``[n]`` indices of samples that no client holds.
+      validation: ``[n]`` indices of further samples that no client trains on, to choose options and thresholds by.
     """
 
     archive: Archive
     groups: tuple[Group, ...]
     test: np.ndarray
+    validation: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int64))
 
     @classmethod
     def split(
@@ -71,6 +73,7 @@ class Federation:
         clients: int = 0,
         assignment: str = "single",
         test_split: str = "auto",
+        validation_share: float = 0.0,
         seed: int = 0,
     ) -> Federation:
         """Deal an archive to clients and give each its modalities.
@@ -83,6 +86,7 @@ class Federation:
             ``mixed`` (one modality or all of them) or ``split`` (each part becomes one client for each modality: owners
             that look at the same places with different sensors).
           test_split: see :func:`mmfl_jax.federation.holdout.train_and_test`.
+          validation_share: share of each owner's samples that is held out; 0 for the archive's official ones.
           seed: of every draw.
 
         Raises:
@@ -93,8 +97,10 @@ class Federation:
             check_modality(modality, f"archive {archive.name}")
         train, test = train_and_test(archive, test_split, seed)
         parts = partition(archive, partition_by, train, clients, seed)
+        parts, validation = without_validation(archive, parts, test_split, validation_share, seed)
         parts, sets, which = assign_modalities(parts, tuple(archive.modalities), assignment, seed)
-        return cls.stack(archive, *without_absent(archive, parts, sets, which), test)
+        federation = cls.stack(archive, *without_absent(archive, parts, sets, which), test)
+        return dataclasses.replace(federation, validation=validation)
 
     @classmethod
     def of(
@@ -229,6 +235,7 @@ class Federation:
             "train_samples": len(self.train),
             "sha256": self.digest(),
             "test_samples": len(self.test),
+            "validation_samples": len(self.validation),
             "images": self._images(),
         }
 

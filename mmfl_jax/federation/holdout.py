@@ -1,4 +1,4 @@
-"""The test split: samples that no client sees."""
+"""The test split, and validation samples: what no client trains on."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import numpy as np
 from mmfl_jax.archives.base import SPLITS, Archive
 from mmfl_jax.errors import UserError
 from mmfl_jax.federation.draws import Stream, generator
+from mmfl_jax.federation.partition import Parts
+from mmfl_jax.federation.ragged import offsets_of, row_numbers
 
 
 def train_and_test(archive: Archive, test_split: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -42,6 +44,33 @@ def train_and_test(archive: Archive, test_split: str, seed: int) -> tuple[np.nda
         )
     _check_sides(archive, test_split, train, test)
     return train, test
+
+
+def without_validation(
+    archive: Archive, parts: Parts, test_split: str, share: float, seed: int
+) -> tuple[Parts, np.ndarray]:
+    """Return what the owners train on, and the sorted indices of the validation samples.
+
+    Args:
+      archive: the samples.
+      parts: what the owners have.
+      test_split: see :func:`train_and_test`.
+      share: of each owner's samples, rounded down, at random: those of a place or image are drawn one after the other.
+        0 for the archive's own ``validation`` samples, where its official split is taken; else there are none.
+      seed: of a random share.
+    """
+    if not share:
+        official = test_split in ("official", "auto") and archive.splits is not None
+        return parts, np.flatnonzero(archive.splits == "validation") if official else np.zeros(0, np.int64)
+    whole = _wholes(archive)
+    turn = generator(seed, Stream.VALIDATION).permutation(whole.max() + 1)[whole[parts.samples]]
+    order = np.lexsort((turn, row_numbers(parts.offsets)))
+    count = (share * parts.sizes).astype(np.int64)
+    rank = np.arange(len(order)) - np.repeat(parts.offsets[:-1], parts.sizes)
+    kept = np.ones(len(order), bool)
+    kept[order[rank < np.repeat(count, parts.sizes)]] = False
+    left = Parts(parts.names, parts.samples[kept], offsets_of(parts.sizes - count))
+    return left, np.unique(parts.samples[~kept])
 
 
 def _official(archive: Archive) -> np.ndarray:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 
 from mmfl_jax.errors import UserError
@@ -37,7 +39,8 @@ def drop_modalities(federation: Federation, share: float, seed: int) -> Federati
     left[np.arange(len(held)), coins.argmax(axis=1)] = True
     codes, which = np.unique(left @ (1 << np.arange(len(order))), return_inverse=True)
     sets = [tuple(m for bit, m in enumerate(order) if code >> bit & 1) for code in codes.tolist()]
-    return Federation.stack(federation.archive, *_by_number(federation, sets, which))
+    changed = Federation.stack(federation.archive, *_by_number(federation, sets, which))
+    return dataclasses.replace(changed, validation=federation.validation)
 
 
 def _by_number(

@@ -213,6 +213,7 @@ class _Loop:
         summary = {
             "rounds": simulation.round_number,
             "evaluation": self.scores,
+            "validation": simulation.evaluate_validation(),
             "baseline": facts.get("baseline"),
             "communication": {
                 "bytes_up_per_client": sent[0] / took_part,

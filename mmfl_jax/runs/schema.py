@@ -113,6 +113,7 @@ class SummaryFile(TypedDict):
     communication: Communication
     cost: Cost
     privacy: NotRequired[dict[str, float] | None]
+    validation: NotRequired[_Evaluation]
     bounds: NotRequired[dict[str, _Evaluation]]
     simulated_seconds: NotRequired[float | None]
     skipped_clients: _Count

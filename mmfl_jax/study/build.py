@@ -84,6 +84,7 @@ def open_federation(study: Study, archive: archives.Archive | None = None) -> Fe
         clients=study.federation.clients,
         assignment=study.federation.modality_assignment,
         test_split=study.federation.test_split,
+        validation_share=study.federation.validation_share,
         seed=study.data_seed,
     )
     if study.federation.missing_modalities:

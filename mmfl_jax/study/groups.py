@@ -54,6 +54,8 @@ class FederationOptions:
     """Modalities of a client: one, all, mixed, or split (each part becomes a client a modality)."""
     test_split: str = "auto"
     """Test samples: official, by:ATTRIBUTE[:FOLD/FOLDS], a share such as 0.2, or auto."""
+    validation_share: ShareBelowOne = 0.0
+    """Share of each client's samples held out for validation; 0 for an archive's official validation samples."""
     missing_modalities: ShareBelowOne = 0.0
     """Chance that a client with several modalities lacks each of them, never the last."""
     label_noise: ShareBelowOne = 0.0

@@ -13,6 +13,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+#: Share of samples from which a class is common: F1 of rarer ones hangs on a few samples.
+COMMON = 0.04
+
 Floats = npt.NDArray[np.float64]
 
 
@@ -36,6 +39,42 @@ def multilabel_metrics(labels: npt.ArrayLike, probabilities: npt.ArrayLike, thre
     truth, scores = _checked_multilabel(labels, probabilities)
     average_precisions = [average_precision(truth[:, c], scores[:, c]) for c in range(truth.shape[1])]
     return _multilabel_scores(truth, scores >= threshold, average_precisions)
+
+
+def best_threshold(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> float:
+    """Return the one threshold for all classes that has the highest micro-F1; the largest of equals.
+
+    Args:
+      labels: [samples, classes], 0 or 1, of validation samples.
+      probabilities: [samples, classes].
+
+    Raises:
+      ValueError: as :func:`multilabel_metrics`.
+    """
+    truth, scores = _checked_multilabel(labels, probabilities)
+    truth, scores = truth.ravel(), scores.ravel()
+    order = np.argsort(-scores, kind="stable")
+    ranked = scores[order]
+    last_of_ties = np.append(np.flatnonzero(ranked[1:] != ranked[:-1]), len(ranked) - 1)
+    hits = np.cumsum(truth[order], dtype=np.int64)[last_of_ties]
+    micro_f1 = 2 * hits / (truth.sum() + last_of_ties + 1)
+    return float(ranked[last_of_ties[micro_f1.argmax()]])
+
+
+def tuned_metrics(labels: npt.ArrayLike, probabilities: npt.ArrayLike, threshold: float) -> dict[str, Any]:
+    """Score multi-label predictions at a threshold that was tuned on other samples.
+
+    Returns:
+      ``threshold``, ``f1_tuned`` (micro-F1) and ``f1_macro_common`` (macro-F1 over the classes that at least 4 % of the
+      samples have, ``None`` where there is none).
+
+    Raises:
+      ValueError: as :func:`multilabel_metrics`.
+    """
+    truth, scores = _checked_multilabel(labels, probabilities)
+    found = _multilabel_scores(truth, scores >= threshold, [])
+    common = [f1 for f1, share in zip(found["f1_per_class"], truth.mean(axis=0)) if share >= COMMON]
+    return {"f1_tuned": found["f1_micro"], "f1_macro_common": _mean(common), "threshold": threshold}
 
 
 def multiclass_metrics(labels: npt.ArrayLike, scores: npt.ArrayLike) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from mmfl_jax.tasks.metrics import most_frequent_labels, multilabel_metrics
+from mmfl_jax.tasks.metrics import best_threshold, most_frequent_labels, multilabel_metrics, tuned_metrics
 from mmfl_jax.tasks.task import Array, Measured, Task
 
 
@@ -19,6 +19,7 @@ class Multilabel(Task):
     """Answer which classes a sample has: sigmoid cross-entropy, mean over classes."""
 
     name = "multilabel"
+    tunes = True
     noise = ("symmetric", "additive", "subtractive")
 
     def counts(self, table: np.ndarray, owner: np.ndarray, owners: int) -> np.ndarray:
@@ -65,6 +66,14 @@ class Multilabel(Task):
     def scores(self, table: np.ndarray, measured: Measured) -> dict[str, Any]:
         """Return F1, mAP and subset accuracy."""
         return multilabel_metrics(table, measured.rows["probabilities"])
+
+    def tuned_scores(
+        self, validation: tuple[np.ndarray, Measured], table: np.ndarray, measured: Measured
+    ) -> dict[str, Any]:
+        """Return F1 at the one threshold of the highest micro-F1 on validation samples."""
+        seen, found = validation
+        threshold = best_threshold(seen, found.rows["probabilities"])
+        return tuned_metrics(table, measured.rows["probabilities"], threshold)
 
     def baseline(self, train: np.ndarray, test: np.ndarray) -> dict[str, Any]:
         """Answer the k most frequent labels for every sample, with the k of the highest micro-F1 in training."""

@@ -44,6 +44,8 @@ class Task(abc.ABC):
     name: ClassVar[str]
     #: Whether labels lie on the pixels of the image, and move with them.
     spatial: ClassVar[bool] = False
+    #: Whether answers hang on something that validation samples tell, such as a threshold.
+    tunes: ClassVar[bool] = False
     #: How labels may be wrong (:meth:`noisy`).
     noise: ClassVar[tuple[str, ...]] = ("symmetric",)
 
@@ -151,6 +153,18 @@ class Task(abc.ABC):
           table: of the samples.
           measured: of all samples: rows joined, sums added up.
         """
+
+    def tuned_scores(
+        self, validation: tuple[np.ndarray, Measured], table: np.ndarray, measured: Measured
+    ) -> dict[str, Any]:
+        """Return the scores of samples by what is tuned on others; only asked where :attr:`tunes`.
+
+        Args:
+          validation: table of the samples to tune on, and what was measured of them.
+          table: of the samples to score.
+          measured: of them.
+        """
+        raise NotImplementedError(f"{self.name} tunes nothing")
 
     @abc.abstractmethod
     def baseline(self, train: np.ndarray, test: np.ndarray) -> dict[str, Any]:
