@@ -11,8 +11,8 @@ from mmfl_jax import Study
 study = Study.of(
     name="quickstart",
     archive="twin",
-    image_size=32,
-    samples=4000,
+    image_size=16,
+    samples=16500,
     partition="ds2",
     method="mf+fw+mim",
     # Clients hold one modality each, so sum and mean train alike; with both present, the sum adds up their evidence.
@@ -22,7 +22,7 @@ study = Study.of(
     mim_weight=0.02,
     rounds=20,
     local_epochs=1,
-    batch_size=16,
+    batch_size=32,
     client_learning_rate=3e-3,
     learning_rate_schedule="cosine",
 )

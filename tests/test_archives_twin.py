@@ -7,7 +7,9 @@ import pytest
 
 from mmfl_jax import archives
 from mmfl_jax.archives.twin import statistics
+from mmfl_jax.archives.twin.cache import Drawn
 from mmfl_jax.archives.twin.owners import FLOOR, countries_and_ranks
+from mmfl_jax.archives.twin.patches import Twin
 from mmfl_jax.errors import UserError
 
 SIZE = 16
@@ -141,3 +143,18 @@ def test_nothing_to_read(twin):
     assert twin.read("s1", np.array([], int)).shape == (0, SIZE, SIZE, 2)
     with pytest.raises(UserError, match="index 1200: archive twin has samples 0 to 1199"):
         twin.read("s1", np.array([1200]))
+
+
+def test_images_are_drawn_once_and_read_from_disk_after(tmp_path, monkeypatch):
+    options = {"image_size": SIZE, "samples": 5000, "modalities": ["s1"], "image_cache": str(tmp_path)}
+    rows = np.array([4999, 0, 7])
+    first = archives.open("twin", **options).read("s1", rows)
+    (file,) = tmp_path.iterdir()
+    np.testing.assert_array_equal(first, archives.open("twin", **options | {"image_cache": ""}).read("s1", rows))
+    monkeypatch.setattr(Twin, "read", None)
+    np.testing.assert_array_equal(archives.open("twin", **options).read("s1", rows), first)
+    with pytest.raises(TypeError):  # another seed is drawn
+        archives.open("twin", **options, seed=1).read("s1", rows)
+    monkeypatch.undo()
+    assert not isinstance(archives.open("twin", image_size=SIZE, samples=100, image_cache=str(tmp_path)), Drawn)
+    assert list(tmp_path.iterdir()) == [file]

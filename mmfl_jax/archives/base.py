@@ -231,8 +231,11 @@ class Kept(Archive):
         """Take rows of what is kept."""
         indices = self.checked(modality, indices)
         if modality not in self._images:
-            self._images[modality] = self._archive.read(modality, np.arange(len(self)))
+            self._images[modality] = self._whole(modality)
         return self._images[modality][indices]
+
+    def _whole(self, modality: str) -> np.ndarray:
+        return self._archive.read(modality, np.arange(len(self)))
 
 
 def random_subset(archive: Archive, samples: int | None, seed: int) -> Archive:

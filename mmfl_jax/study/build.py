@@ -67,6 +67,7 @@ def open_archive(study: Study) -> archives.Archive:
         bands=study.data.bands,
         resampling=study.data.resampling,
         seed=study.data_seed,
+        image_cache=study.execution.image_cache,
     )
     return build_clip.as_features(study, archive, model) if model else archive
 

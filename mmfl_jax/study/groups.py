@@ -180,5 +180,7 @@ class ExecutionOptions:
     """Evaluate on each client's own samples too, at the end."""
     checkpoint_every: Positive = 10
     """Save a checkpoint after every so many rounds, and at the end."""
+    image_cache: str = "~/.cache/mmfl_jax/images"
+    """Folder that keeps the images of a large twin, which are drawn once; empty to keep none."""
     feature_cache: str = "~/.cache/mmfl_jax/features"
     """Folder that keeps CLIP's image features; empty to keep none."""

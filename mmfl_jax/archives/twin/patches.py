@@ -37,7 +37,7 @@ class Twin(Archive):
 
     def __init__(
         self,
-        samples: int = 4000,
+        samples: int = 16_500,
         *,
         modalities: tuple[str, ...] | None = None,
         image_size: int = 120,
