@@ -37,6 +37,7 @@ from mmfl_jax.study.build import (
     check,
     normalizer_of,
     open_federation,
+    owners_scored,
     program_of,
     sampling_of,
     setting_of,
@@ -128,7 +129,14 @@ class Rounds:
         self._played: list[AsynchronousRound] = []
         self.compile_seconds: float | None = None
         self._scorer = Scorer(
-            self.program, self.federation, self._clients, self.normalizer, self._on_features, self.placement, self.mesh
+            self.program,
+            self.federation,
+            self._clients,
+            self.normalizer,
+            self._on_features,
+            self.placement,
+            self.mesh,
+            owners_scored(study, self.federation),
         )
 
     def _output(self, state: ServerState) -> Any:

@@ -2,9 +2,12 @@
 
 import numpy as np
 import pytest
+from federations import MemoryArchive
 from sklearn.metrics import f1_score
 
 from mmfl_jax import Simulation, Study
+from mmfl_jax.archives.base import Subset
+from mmfl_jax.federation.owners import Shifted, owners_of
 from mmfl_jax.study.build import open_federation
 from mmfl_jax.tasks.metrics import best_threshold
 
@@ -56,3 +59,61 @@ def test_thresholds_are_tuned_on_validation_samples_alone():
         truth = federation.archive.labels[federation.test]
         assert found["f1_tuned"] == pytest.approx(f1_score(truth, answers, average="micro"))
     assert sorted(simulation.evaluate_validation()) == sorted(scores)
+
+
+def test_samples_are_of_the_owner_who_has_their_country_and_strangers_have_their_own():
+    options = TWIN | {"partition": "by:country", "clients": 0}
+    federation = open_federation(Study.of(**options, modality_assignment="split"))
+    owners, country = owners_of(federation, "by:country", 0), federation.archive.attribute("country")
+    pairs = set(zip(owners.tolist(), country.tolist()))
+    assert len(pairs) == len(set(owners)) == len(set(country)) == 10
+    held = open_federation(Study.of(**options, test_split="by:country"))
+    strange = owners_of(held, "by:country", 0)
+    assert not set(strange[held.test]) & set(strange[held.train])
+
+
+def test_owners_sensors_differ_and_labels_and_missing_values_stay():
+    study = Study.of(**TWIN, owner_shift=0.5)
+    plain, shifted = open_federation(study.replace(owner_shift=0.0)), open_federation(study)
+    owners = owners_of(plain, study.federation.partition, 0)
+    assert plain.digest() == shifted.digest()
+    rows = plain.train[:40]
+    before, after = (f.archive.read("s2", rows) for f in (plain, shifted))
+    for owner in set(owners[rows]):  # a sensor is affine in the channels: least squares find it again
+        own = owners[rows] == owner
+        x = before[own].reshape(-1, 10).astype(np.float64)
+        x, y = np.c_[x / 1e3, np.ones(len(x))], after[own].reshape(-1, 10) / 1e3
+        assert np.abs(x @ np.linalg.lstsq(x, y, rcond=None)[0] - y).max() < 1e-3
+    assert np.abs(after - before).mean() > 10
+    again = open_federation(study.replace(seed=5, data_seed=0)).archive.read("s2", rows)
+    np.testing.assert_array_equal(after, again)
+    other = open_federation(study.replace(data_seed=1)).archive
+    assert other.read("s2", rows).shape == after.shape
+    missing = Shifted(MemoryArchive(), np.zeros(60, int), 0.5, 0)
+    missing._archive.images["s1"][3, 2, 1] = np.nan
+    found = missing.read("s1", np.arange(60))
+    assert np.isnan(found).sum() == 1
+    assert np.isnan(found[3, 2, 1])
+
+
+class Brighter(Shifted):
+    """A stranger's sensor: every channel's deviations are ten times those of training."""
+
+    def _sensor(self, modality, owner):
+        channels = self.modalities[modality].shape[-1]
+        return np.full(channels, 10.0), np.zeros(channels), np.zeros((channels, channels))
+
+
+@pytest.mark.parametrize("method", ["mf", "mf+fw"])
+def test_own_moments_undo_a_gain_that_pooled_ones_do_not(method):
+    study = Study.of(**TWIN | {"clients": 1}, method=method, modalities="s2")
+    pooled, own = Simulation(study), Simulation(study.replace(evaluation_moments="own"))
+    own.state = pooled.state
+    archive, test = pooled.federation.archive, pooled.federation.test
+    archive = Subset(archive, test)
+    archive.splits = None
+    stranger = Brighter(archive, np.zeros(len(test), int), 1.0, 0)
+    expected = own.evaluate(archive)["s2"]
+    found = {name: s.evaluate(stranger)["s2"] for name, s in (("pooled", pooled), ("own", own))}
+    assert found["own"]["ap_per_class"] == pytest.approx(expected["ap_per_class"], abs=0.05)
+    assert found["pooled"]["ap_per_class"] != pytest.approx(expected["ap_per_class"], abs=0.05)

@@ -17,6 +17,7 @@ from mmfl_jax.engine.state import ServerState
 from mmfl_jax.errors import UserError
 from mmfl_jax.evaluation import personal
 from mmfl_jax.evaluation.evaluate import Evaluator, answer, modality_sets, set_name
+from mmfl_jax.evaluation.own import OwnMoments
 from mmfl_jax.federation import Federation
 from mmfl_jax.federation.placement import Placement
 
@@ -43,6 +44,8 @@ class Scorer:
         on_features: whether samples are vectors of features.
         placement: the homes of clients, where what they keep lies.
         mesh: the devices.
+        owners: ``[samples]`` of the federation's archive, whose each is, to score each with its own moments; None to
+            score all with those of training.
     """
 
     def __init__(
@@ -54,7 +57,9 @@ class Scorer:
         on_features: bool,
         placement: Placement,
         mesh: Mesh,
+        owners: np.ndarray | None = None,
     ):
+        self._owners = owners
         self._mesh, self._rows = mesh, [homes.positions for homes in placement.groups]
         self._program, self._federation, self._clients, self._normalizer = program, federation, clients, normalizer
         self._batch = _BATCH_VECTORS if on_features else _BATCH
@@ -70,7 +75,7 @@ class Scorer:
         else:
             _check_alike(self._federation.archive, archive)
             samples = np.arange(len(archive)) if archive.splits is None else np.flatnonzero(archive.splits == "test")
-            evaluator = Evaluator(archive, samples, self._program.template, self._normalizer, self._held, self._mesh)
+            evaluator = self._evaluator(samples, _BATCH, archive=archive)
         return self._scored(state, evaluator, self._of_validation() if evaluator.task.tunes else None)
 
     def validation(self, state: ServerState) -> Scores:
@@ -187,7 +192,12 @@ class Scorer:
         held = self._held if group is None else program.groups[group]
         template = program.template if group is None else program.templates[group]
         source = archive or self._federation.archive
-        return Evaluator(source, samples, template, self._normalizer, held, self._mesh, batch_size)
+        given = source, samples, template, self._normalizer, held, self._mesh, batch_size
+        if self._owners is None:
+            return Evaluator(*given)
+        # An archive of its own is one stranger's.
+        owners = self._owners[samples] if archive is None else np.zeros(len(samples))
+        return OwnMoments(*given, owners=owners)
 
 
 def _check_alike(own: Archive, other: Archive) -> None:

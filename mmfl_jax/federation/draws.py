@@ -26,6 +26,8 @@ class Stream(enum.IntEnum):
     UPDATES = 13
     STRATA = 14
     VALIDATION = 15
+    OWNERS = 16
+    SENSORS = 17
 
 
 def generator(seed: int, stream: Stream, *more: int) -> np.random.Generator:

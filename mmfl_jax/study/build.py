@@ -10,7 +10,7 @@ import numpy as np
 import optax
 from flax import nnx
 
-from mmfl_jax import archives, methods
+from mmfl_jax import archives, cluster, methods
 from mmfl_jax.algorithms import Algorithm, Setting, find
 from mmfl_jax.engine.augment import augmented
 from mmfl_jax.engine.normalizer import Normalizer
@@ -19,6 +19,7 @@ from mmfl_jax.errors import UserError
 from mmfl_jax.federation import Federation
 from mmfl_jax.federation.labels import some_clients, with_flipped_labels, with_noisy_labels
 from mmfl_jax.federation.modalities import drop_modalities
+from mmfl_jax.federation.owners import owners_of, with_owner_shift
 from mmfl_jax.federation.participation import Participation
 from mmfl_jax.methods import Recipe
 from mmfl_jax.models import Template, drawn
@@ -53,6 +54,10 @@ def check(study: Study) -> None:
     if method.trains and not study.training.rounds:
         raise UserError(f"--rounds 0: --method {study.method.method} trains; give at least 1")
     find(study.algorithm.algorithm)
+    if study.federation.owner_shift and method.on_features:
+        raise UserError(f"--owner-shift: --method {study.method.method} learns on features of CLIP, not on images")
+    if study.execution.evaluation_moments == "own" and cluster.several():
+        raise UserError("--evaluation-moments own scores on one host only; evaluate the run there, with --resume")
 
 
 def open_archive(study: Study) -> archives.Archive:
@@ -90,11 +95,22 @@ def open_federation(study: Study, archive: archives.Archive | None = None) -> Fe
     )
     if study.federation.missing_modalities:
         federation = drop_modalities(federation, study.federation.missing_modalities, study.data_seed)
+    if study.federation.owner_shift:
+        federation = with_owner_shift(
+            federation, study.federation.partition, study.federation.owner_shift, study.data_seed
+        )
     if study.federation.label_noise:
         federation = with_noisy_labels(federation, study.federation.label_noise, study.data_seed)
     if study.federation.attack == "label_flip":
         federation = with_flipped_labels(federation, hostile(study, federation))
     return federation
+
+
+def owners_scored(study: Study, federation: Federation) -> np.ndarray | None:
+    """Return ``[samples]`` whose each is, where each owner's own moments normalise in tests; else None."""
+    if study.execution.evaluation_moments == "pooled":
+        return None
+    return owners_of(federation, study.federation.partition, study.data_seed)
 
 
 def hostile(study: Study, federation: Federation) -> np.ndarray:

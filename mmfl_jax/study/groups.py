@@ -58,6 +58,8 @@ class FederationOptions:
     """Share of each client's samples held out for validation; 0 for an archive's official validation samples."""
     missing_modalities: ShareBelowOne = 0.0
     """Chance that a client with several modalities lacks each of them, never the last."""
+    owner_shift: Weight = 0.0
+    """How much owners' sensors differ in gain, offset and mixing of bands, in deviations; drawn by the data seed."""
     label_noise: ShareBelowOne = 0.0
     """Share of training labels that are wrong."""
     attack: Literal["none", "nan", "large", "sign_flip", "label_flip"] = "none"
@@ -174,6 +176,8 @@ class ExecutionOptions:
     auto chooses the host where it would take more than half of a device's memory."""
     stream_mb: Count = 0
     """Keep at most this many MB of training images on the device, and stream clients in waves; 0 keeps all there."""
+    evaluation_moments: Literal["pooled", "own"] = "pooled"
+    """Moments that normalise test images: those of training, or of each owner's own images (no label is used)."""
     evaluate_every: Positive = 5
     """Evaluate after every so many rounds, and at the end."""
     evaluate_clients: bool = False
