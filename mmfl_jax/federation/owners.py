@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 
@@ -83,11 +84,11 @@ class Shifted(Kept):
             images[chosen] = moved * std + mean
         return images
 
-    def _sensor(self, modality: str, owner: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _sensor(self, modality: str, owner: int) -> tuple[Any, Any, Any]:
         channels = self.modalities[modality].shape[-1]
         rng = generator(self._seed, Stream.SENSORS, owner, *modality.encode())
         draw = lambda *shape: np.float32(self._strength) * rng.standard_normal(shape, np.float32)
-        return np.exp(draw(channels)), draw(channels), draw(channels, channels) / np.sqrt(np.float32(channels))
+        return np.exp(draw(channels)), draw(channels), draw(channels, channels) / channels**0.5
 
     def _scale(self, modality: str) -> tuple[np.ndarray, np.ndarray]:
         """Return mean and deviation by channel: the published ones, or those of some samples."""
