@@ -59,6 +59,7 @@ Weight = Annotated[
     Wanted("a finite number not below 0 (float32 holds up to 3.4e38)"),
 ]
 Share = Annotated[float, BeforeValidator(_real), Field(ge=0, le=1), Wanted("a number from 0 to 1")]
+ShareAboveZero = Annotated[float, BeforeValidator(_real), Field(gt=0, le=1), Wanted("a number above 0, and at most 1")]
 ShareBelowOne = Annotated[float, BeforeValidator(_real), Field(ge=0, lt=1), Wanted("a number from 0 to below 1")]
 
 

@@ -1,5 +1,8 @@
 """What studies rest on: seeds of data and of training apart, validation, owners' shift."""
 
+import itertools
+
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from federations import MemoryArchive
@@ -7,8 +10,14 @@ from sklearn.metrics import f1_score
 
 from mmfl_jax import Simulation, Study
 from mmfl_jax.archives.base import Subset
+from mmfl_jax.federation import Federation
+from mmfl_jax.federation.labels import with_few_labels
 from mmfl_jax.federation.owners import Shifted, owners_of
+from mmfl_jax.federation.ragged import row_numbers
+from mmfl_jax.objectives.mim import MIM
+from mmfl_jax.objectives.options import MIMOptions
 from mmfl_jax.study.build import open_federation
+from mmfl_jax.tasks import task_of
 from mmfl_jax.tasks.metrics import best_threshold
 
 TWIN = {"archive": "twin", "samples": 200, "image_size": 8, "partition": "iid", "clients": 4, "width": 4, "rounds": 1}
@@ -117,3 +126,39 @@ def test_own_moments_undo_a_gain_that_pooled_ones_do_not(method):
     found = {name: s.evaluate(stranger)["s2"] for name, s in (("pooled", pooled), ("own", own))}
     assert found["own"]["ap_per_class"] == pytest.approx(expected["ap_per_class"], abs=0.05)
     assert found["pooled"]["ap_per_class"] != pytest.approx(expected["ap_per_class"], abs=0.05)
+
+
+@pytest.mark.parametrize("name", ["multilabel", "multiclass", "pixel"])
+def test_few_labels_are_a_share_of_each_clients_and_only_they_are_trained_on(name):
+    memory = MemoryArchive(task=name)
+    clients = [("a", ("s1",), np.arange(25)), ("b", ("s1",), np.arange(25, 40)), ("c", ("s2",), np.arange(40, 42))]
+    federation = Federation.of(memory, clients, np.arange(42, 60))
+    few = with_few_labels(federation, 0.2, 0)
+    task = task_of(memory)
+    for group, labelled in zip(few.groups, ([5, 3], [1])):
+        labels = few.labels(group)
+        kept = (labels != task.unlabelled).reshape(len(labels), -1).any(axis=1)
+        assert [kept[a:b].sum() for a, b in itertools.pairwise(group.offsets)] == labelled
+        np.testing.assert_array_equal(labels[kept], federation.labels(group)[kept] if kept.any() else labels[kept])
+        targets, rows = task.encode(labels), np.flatnonzero(kept)
+        logits = np.random.default_rng(0).normal(size=(*targets.shape, task.classes)[: 4 if name == "pixel" else 2])
+        whole, part = (
+            float(task.loss(jnp.float32(x), y)) for x, y in ((logits, targets), (logits[rows], targets[rows]))
+        )
+        assert whole == pytest.approx(part, rel=1e-5)
+        counts = few.label_counts(group)
+        expected = task.counts(
+            task.table(federation.labels(group)[rows]), row_numbers(group.offsets)[rows], len(counts)
+        )
+        np.testing.assert_array_equal(counts, expected)
+        assert not np.asarray(task.presence(jnp.asarray(targets)))[~kept].any()
+
+
+def test_mim_warms_up_and_prototypes_have_momentum():
+    mim = MIM(MIMOptions(mim_weight=0.4, mim_warmup=4, mim_momentum=0.75, mim_size=2), ("s1", "s2"))
+    assert [float(mim.weight_at(jnp.int32(r))) for r in (0, 1, 4, 9)] == pytest.approx([0, 0.1, 0.4, 0.4])
+    sums = lambda *rows: {m: (jnp.float32(rows), jnp.ones(len(rows))) for m in ("s1", "s2")}
+    first = mim.update(mim.init(2), sums((2, 0), (0, 0)))
+    np.testing.assert_allclose(first["s1"]["keys"], [[1, 0], [0, 0]])  # nothing was known: nothing stays
+    second = mim.update(first, sums((0, 3), (0, 1)))
+    np.testing.assert_allclose(second["s1"]["keys"], [np.array([3, 1]) / np.sqrt(10), [0, 1]], rtol=1e-6)

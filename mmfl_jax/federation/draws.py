@@ -28,6 +28,7 @@ class Stream(enum.IntEnum):
     VALIDATION = 15
     OWNERS = 16
     SENSORS = 17
+    LABELLED = 18
 
 
 def generator(seed: int, stream: Stream, *more: int) -> np.random.Generator:

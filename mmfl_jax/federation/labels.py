@@ -1,6 +1,6 @@
-"""Labels as owners have them: wrong by accident (noise), or on purpose (label flipping).
+"""Labels as owners have them: few, wrong by accident (noise), or on purpose (label flipping).
 
-Both change what clients train on, and nothing else: an owner's wrong labels are its own, even of a place that another
+All change what clients train on, and nothing else: an owner's wrong labels are its own, even of a place that another
 owner holds too, and test labels are never touched.
 """
 
@@ -60,6 +60,28 @@ def with_flipped_labels(federation: Federation, clients: np.ndarray) -> Federati
     """Return the federation in which these clients have all labels flipped, as the task does it."""
     task = task_of(federation.archive)
     return _relabelled(federation, lambda labels, group: task.flipped(labels), clients)
+
+
+def with_few_labels(federation: Federation, share: float, seed: int) -> Federation:
+    """Return the federation in which each client has labels of a share of its samples (rounded, at least one) only.
+
+    Args:
+      federation: the clients.
+      share: above 0, up to 1.
+      seed: of the draw; a greater share only adds labels.
+    """
+    task = task_of(federation.archive)
+
+    def change(labels: np.ndarray, number: int) -> np.ndarray:
+        group = federation.groups[number]
+        owner = row_numbers(group.offsets)
+        order = np.lexsort((generator(seed, Stream.LABELLED, number).random(len(owner)), owner))
+        rank = np.empty(len(owner), np.int64)
+        rank[order] = np.arange(len(owner)) - group.offsets[owner]
+        kept = rank < np.maximum(np.rint(share * group.sizes), 1)[owner]
+        return np.where(kept.reshape(-1, *[1] * (labels.ndim - 1)), labels, labels.dtype.type(task.unlabelled))
+
+    return _relabelled(federation, change, None)
 
 
 def _relabelled(

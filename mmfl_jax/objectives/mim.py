@@ -39,6 +39,11 @@ class MIM(Objective):
         """Return lambda_MIM."""
         return self.options.mim_weight
 
+    def weight_at(self, round: Array) -> Any:
+        """Return lambda_MIM, of which the first rounds of a warm-up have a part."""
+        rounds = self.options.mim_warmup
+        return self.weight * jnp.minimum(round / rounds, 1.0) if rounds else self.weight
+
     @property
     def by_place(self) -> bool:  # type: ignore[override]
         """Return whether a slot is a place."""
@@ -103,13 +108,21 @@ class MIM(Objective):
         return out
 
     def update(self, shared: dict, sums: Sums) -> dict[str, dict[str, Array]]:
-        """Return the slots after a round: the direction of the mean where anybody contributed, else as before."""
+        """Return the slots after a round: the direction of the mean where anybody contributed, else as before.
+
+        With momentum, a slot that was known turns towards the new direction by a part.
+        """
         out = {}
         for m, slot in shared.items():
             total, count = sums[m]
             length = jnp.linalg.norm(total, axis=-1, keepdims=True)
             filled = (count > 0) & (length[:, 0] > 1e-6)
-            keys = jnp.where(filled[:, None], total / jnp.maximum(length, 1e-6), slot["keys"])
+            new = total / jnp.maximum(length, 1e-6)
+            if self.options.mim_momentum:
+                stays = jnp.where(slot["known"], self.options.mim_momentum, 0.0)[:, None]
+                new = stays * slot["keys"] + (1 - stays) * new
+                new /= jnp.maximum(jnp.linalg.norm(new, axis=-1, keepdims=True), 1e-6)
+            keys = jnp.where(filled[:, None], new, slot["keys"])
             out[m] = {"keys": keys, "known": slot["known"] | filled}
         return out
 

@@ -28,6 +28,10 @@ class Objective:
         """Return what the server keeps before the first round."""
         return {}
 
+    def weight_at(self, round: Array) -> Any:
+        """Return the weight in a round, counted from 0."""
+        return self.weight
+
     def loss(self, output: Any, batch: Any, shared: Any) -> Array:
         """Return the loss of one client's batch.
 

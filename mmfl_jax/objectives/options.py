@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from mmfl_jax.options import Positive, Rate, Weight, options
+from mmfl_jax.options import Count, Positive, Rate, ShareBelowOne, Weight, options
 
 Calibration = Literal["none", "fedlc", "share", "relative"]
 
@@ -19,6 +19,10 @@ class MIMOptions:
     """What is compared, where labels are by pixel: whole tiles, or pixels of the coarsest feature maps."""
     mim_weight: Weight = 0.1
     """Weight of MIM in the local loss."""
+    mim_warmup: Count = 0
+    """Rounds in which the weight of MIM rises from 0."""
+    mim_momentum: ShareBelowOne = 0.0
+    """Share of what a slot of the server was that stays in it, where a round has filled it anew."""
     mim_temperature: Rate = 0.1
     """Temperature of InfoNCE."""
     mim_size: Positive = 64

@@ -17,7 +17,7 @@ from mmfl_jax.engine.normalizer import Normalizer
 from mmfl_jax.engine.program import Program
 from mmfl_jax.errors import UserError
 from mmfl_jax.federation import Federation
-from mmfl_jax.federation.labels import some_clients, with_flipped_labels, with_noisy_labels
+from mmfl_jax.federation.labels import some_clients, with_few_labels, with_flipped_labels, with_noisy_labels
 from mmfl_jax.federation.modalities import drop_modalities
 from mmfl_jax.federation.owners import owners_of, with_owner_shift
 from mmfl_jax.federation.participation import Participation
@@ -54,8 +54,12 @@ def check(study: Study) -> None:
     if method.trains and not study.training.rounds:
         raise UserError(f"--rounds 0: --method {study.method.method} trains; give at least 1")
     find(study.algorithm.algorithm)
-    if study.federation.owner_shift and method.on_features:
-        raise UserError(f"--owner-shift: --method {study.method.method} learns on features of CLIP, not on images")
+    for name, given in (
+        ("--owner-shift", study.federation.owner_shift > 0),
+        ("--labelled-share", study.federation.labelled_share < 1),
+    ):
+        if given and method.on_features:
+            raise UserError(f"{name}: --method {study.method.method} learns on features of CLIP, not on images")
     if study.execution.evaluation_moments == "own" and cluster.several():
         raise UserError("--evaluation-moments own scores on one host only; evaluate the run there, with --resume")
 
@@ -103,6 +107,8 @@ def open_federation(study: Study, archive: archives.Archive | None = None) -> Fe
         federation = with_noisy_labels(federation, study.federation.label_noise, study.data_seed)
     if study.federation.attack == "label_flip":
         federation = with_flipped_labels(federation, hostile(study, federation))
+    if study.federation.labelled_share < 1:
+        federation = with_few_labels(federation, study.federation.labelled_share, study.data_seed)
     return federation
 
 

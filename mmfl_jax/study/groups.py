@@ -13,7 +13,7 @@ from mmfl_jax.federation.participation import read_participation
 from mmfl_jax.federation.partition import read_partition
 from mmfl_jax.models.options import ModelOptions
 from mmfl_jax.objectives.options import Calibration, MIMOptions
-from mmfl_jax.options import Count, Positive, Rate, Share, ShareBelowOne, Weight, options
+from mmfl_jax.options import Count, Positive, Rate, Share, ShareAboveZero, ShareBelowOne, Weight, options
 from mmfl_jax.tasks.options import TaskOptions
 
 __all__ = [
@@ -60,6 +60,8 @@ class FederationOptions:
     """Chance that a client with several modalities lacks each of them, never the last."""
     owner_shift: Weight = 0.0
     """How much owners' sensors differ in gain, offset and mixing of bands, in deviations; drawn by the data seed."""
+    labelled_share: ShareAboveZero = 1.0
+    """Share of each client's training samples that have labels; MIM learns on the others too."""
     label_noise: ShareBelowOne = 0.0
     """Share of training labels that are wrong."""
     attack: Literal["none", "nan", "large", "sign_flip", "label_flip"] = "none"

@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -18,13 +19,15 @@ class Multiclass(Task):
     """Answer which class a sample is of: softmax cross-entropy; targets are one-hot."""
 
     name = "multiclass"
+    unlabelled = -1
 
     def encode(self, labels: np.ndarray) -> np.ndarray:
-        """Return ``[samples, classes]`` one-hot."""
+        """Return ``[samples, classes]`` one-hot; zeros where there is no label."""
         return (labels[:, None] == np.arange(self.classes)).astype(np.uint8)
 
     def counts(self, table: np.ndarray, owner: np.ndarray, owners: int) -> np.ndarray:
-        """Return numbers of samples of each class, then of samples."""
+        """Return numbers of samples of each class, then of samples that are labelled."""
+        owner, table = owner[table != self.unlabelled], table[table != self.unlabelled]
         found = np.bincount(owner * self.classes + table, minlength=owners * self.classes)
         found = found.reshape(owners, self.classes)
         return np.concatenate([found, np.bincount(owner, minlength=owners)[:, None]], axis=1)
@@ -42,8 +45,10 @@ class Multiclass(Task):
         return mirrored_class(labels, self.classes)
 
     def loss(self, logits: Array, targets: Array) -> Array:
-        """Return softmax cross-entropy."""
-        return optax.softmax_cross_entropy(logits, targets.astype(logits.dtype)).mean()
+        """Return softmax cross-entropy over the labelled samples, 0 where there is none."""
+        # Of an unlabelled sample's zeros cross-entropy is 0.
+        truth = targets.astype(logits.dtype)
+        return optax.softmax_cross_entropy(logits, truth).mean() / jnp.maximum(truth.sum(axis=-1).mean(), 1e-12)
 
     def predict(self, logits: Array) -> Array:
         """Return probabilities that sum to 1."""

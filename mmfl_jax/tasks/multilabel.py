@@ -23,11 +23,12 @@ class Multilabel(Task):
     noise = ("symmetric", "additive", "subtractive")
 
     def counts(self, table: np.ndarray, owner: np.ndarray, owners: int) -> np.ndarray:
-        """Return numbers of samples with each class, then of samples."""
-        sample, label = np.nonzero(table)
+        """Return numbers of samples with each class, then of samples that are labelled."""
+        sample, label = np.nonzero(table == 1)
+        labelled = owner[(table != self.unlabelled).all(axis=1)]
         size = owners * self.classes
         found = np.bincount(owner[sample] * self.classes + label, minlength=size).reshape(owners, self.classes)
-        return np.concatenate([found, np.bincount(owner, minlength=owners)[:, None]], axis=1)
+        return np.concatenate([found, np.bincount(labelled, minlength=owners)[:, None]], axis=1)
 
     def sorting_class(self, table: np.ndarray) -> np.ndarray:
         """Return the rarest of a sample's labels."""
@@ -50,8 +51,14 @@ class Multilabel(Task):
         return (1 - labels).astype(labels.dtype)
 
     def loss(self, logits: Array, targets: Array) -> Array:
-        """Return sigmoid cross-entropy."""
-        return optax.sigmoid_binary_cross_entropy(logits, targets.astype(logits.dtype)).mean()
+        """Return sigmoid cross-entropy over the labelled samples, 0 where there is none."""
+        labelled = (targets != self.unlabelled).astype(logits.dtype)
+        each = optax.sigmoid_binary_cross_entropy(logits, targets.astype(logits.dtype))
+        return jnp.where(labelled > 0, each, 0).mean() / jnp.maximum(labelled.mean(), 1e-12)
+
+    def presence(self, targets: Array) -> Array:
+        """Return the labels; an unlabelled sample has none."""
+        return jnp.where(targets == self.unlabelled, 0, targets)
 
     def predict(self, logits: Array) -> Array:
         """Return each class's own probability."""

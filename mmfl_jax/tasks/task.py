@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mmfl_jax.archives.base import IGNORED
 from mmfl_jax.errors import UserError
 
 Array = jax.Array
@@ -46,6 +47,8 @@ class Task(abc.ABC):
     spatial: ClassVar[bool] = False
     #: Whether answers hang on something that validation samples tell, such as a threshold.
     tunes: ClassVar[bool] = False
+    #: What stands for the label that a training sample lacks.
+    unlabelled: ClassVar[int] = IGNORED
     #: How labels may be wrong (:meth:`noisy`).
     noise: ClassVar[tuple[str, ...]] = ("symmetric",)
 
