@@ -1,10 +1,7 @@
 """What each module brings on the twin: unified FedAvg, MF, MF+FW, MF+MIM and all three, over seeds.
 
 Command: python experiments/ablation.py runs/ablation
-Time: 32 minutes on one core of a shared Intel Xeon, JAX 0.10.2
-Result (both modalities, mean and deviation over 3 seeds, micro-F1 / macro-F1): unified .472 ±.018 / .259 ±.018,
-  MF .490 ±.013 / .291 ±.027, MF+FW .498 ±.004 / .299 ±.012, MF+MIM .490 ±.020 / .286 ±.034,
-  MF+FW+MIM .495 ±.016 / .295 ±.020
+Result: none of the quickstart as it is now; experiments/results.py measures the same methods with more seeds, paired
 """
 
 import sys

@@ -35,6 +35,7 @@ def twin() -> tuple[Study, Study, tuple[float, ...]]:
     base = load_study("quickstart").replace(
         image_size=16,
         samples=2000,
+        batch_size=16,
         encoder="resnet8",
         width=8,
         client_optimizer="sgd",
