@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -18,6 +18,7 @@ from mmfl_jax.engine.data import Samples
 from mmfl_jax.engine.execution import Cohort, Resident, Streamed
 from mmfl_jax.engine.host_memory import DeviceMemory, HostMemory
 from mmfl_jax.engine.mesh import client_mesh, device_bytes, own_homes, run_key
+from mmfl_jax.engine.normalizer import Normalizer
 from mmfl_jax.engine.plan import Planner, local_steps
 from mmfl_jax.engine.state import ServerState, digest
 from mmfl_jax.errors import UserError
@@ -171,11 +172,12 @@ class Rounds:
     def _mesh(self) -> Mesh:
         """Return the devices, a home a row."""
         study = self.study
-        found, devices = jax.device_count(), study.execution.devices
+        there = self._devices()
+        found, devices = len(there), study.execution.devices
         if devices > found or (devices and devices < found and cluster.several()):
             where = f"{jax.process_count()} processes have" if cluster.several() else "this host has"
             whole = ", and all of them are used" if cluster.several() else ""
-            raise UserError(f"--devices {devices}: {where} {found} {jax.default_backend()} device(s){whole}")
+            raise UserError(f"--devices {devices}: {where} {found} {there[0].platform} device(s){whole}")
         span, count = study.execution.devices_per_client, devices or found
         if not span and not self.own_model:
             span = 1  # who knows what its layers do across a batch
@@ -188,17 +190,20 @@ class Rounds:
                 f"--devices-per-client {span} must divide both the {count} devices and --batch-size "
                 f"{study.training.batch_size}"
             )
-        return client_mesh(devices, span)
+        return client_mesh(devices, span, there)
+
+    def _devices(self) -> Sequence[jax.Device]:
+        """Return the devices to choose from."""
+        return jax.devices()
 
     def _place_on_devices(self) -> None:
         study, federation = self.study, self._clients
         homes = self.mesh.devices.shape[0]
         #: The home of every client.
         self.placement = Placement.of(self._steps, [g.sizes for g in federation.groups], homes, self._strata(homes))
-        own = own_homes(self.mesh)
-        self.normalizer = normalizer_of(study, federation, [own[homes.device] for homes in self.placement.groups])
+        self.normalizer = self._normalizer()
         self._places = any(o.by_place for o in self.program.objectives)
-        samples = Samples(
+        samples = self._samples(
             federation,
             self.normalizer,
             self.placement,
@@ -236,10 +241,20 @@ class Rounds:
             rows = sum(
                 homes.rows * sizes.kept_bytes(self.program, group) for group, homes in enumerate(self.placement.groups)
             )
-            return rows > device_bytes(self.mesh) // 2
+            return rows > self._device_bytes() // 2
         if asked == "host" and cluster.several():
             raise UserError("--client-memory host: what clients keep lies on the host in one process only; use device")
         return asked == "host"
+
+    def _device_bytes(self) -> int:
+        return device_bytes(self.mesh)
+
+    #: Puts what devices hold of the federation onto them.
+    _samples: Callable[..., Samples] = Samples
+
+    def _normalizer(self) -> Normalizer:
+        own = own_homes(self.mesh)
+        return normalizer_of(self.study, self._clients, [own[homes.device] for homes in self.placement.groups])
 
     def _chunk_sizes(self, most: list[int]) -> list[int]:
         chosen, cohort = self.study.execution.chunk_size, min(sum(most), self._participation.largest)
@@ -413,6 +428,14 @@ class Rounds:
     def cost(self) -> dict[str, Any]:
         """Return floating-point operations a round, compile time and memory."""
         self.compile()
+        return {
+            "flops_per_round": self.flops(),
+            "compile_seconds": self.compile_seconds,
+            "peak_memory_bytes": costs.peak_memory(self.execution.compiled),
+        }
+
+    def flops(self) -> float:
+        """Return the floating-point operations of a round, as XLA counts what is written."""
         flops, share = 0.0, self._participation.expected / self._clients.clients
         if buffer := self.program.algorithm.buffer:
             share = buffer / self._clients.clients
@@ -421,11 +444,7 @@ class Rounds:
             each = costs.step_flops(self.program, self.state, data, group) * float(steps.sum())
             around = costs.round_flops(self.program, self.state, data, group) * len(steps)
             flops += (each + around) * share * self.repeats
-        return {
-            "flops_per_round": flops,
-            "compile_seconds": self.compile_seconds,
-            "peak_memory_bytes": costs.peak_memory(self.execution.compiled),
-        }
+        return flops
 
     def privacy(self) -> dict[str, float] | None:
         """Return epsilon and delta of the rounds done so far; None where the algorithm promises nothing."""

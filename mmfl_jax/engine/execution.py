@@ -61,7 +61,7 @@ class Laid(NamedTuple):
 Load = tuple[tuple[GroupData, ...], Laid]
 
 
-def _compiler_options(mesh: Mesh) -> dict[str, str | bool]:
+def compiler_options(mesh: Mesh) -> dict[str, str | bool]:
     """Return the options of a round's compilation: on a CPU, what makes its loops faster."""
     if platform_of(mesh) != "cpu":
         return {}
@@ -95,8 +95,12 @@ class Resident:
         """Compile for these shapes; every later round has the same."""
         laid = self._lay(cohort)
         given = self.memory.bring(state, laid.plans)
-        self.compiled = self._round.lower(given, self.data, laid.placed, key).compile(_compiler_options(self.mesh))
+        self.compiled = self.lowered(given, laid.placed, key).compile(compiler_options(self.mesh))
         self.memory.take_back(given)
+
+    def lowered(self, state: ServerState, plans: tuple[GroupPlan, ...], key: Array) -> Any:
+        """Return the round, lowered for arrays or shapes like these."""
+        return self._round.lower(state, self.data, plans, key)
 
     def run(
         self, state: ServerState, cohort: Cohort, key: Array, following: Callable[[], Cohort] | None = None
@@ -188,10 +192,15 @@ class Streamed:
 
     def compile(self, state: ServerState, cohort: Cohort, key: Array) -> None:
         """Compile for these shapes; every later wave has the same."""
-        data, laid = self._load(cohort, [np.arange(len(m))[:1] for m in cohort.members])
+        laid = put_laid(self.mesh, *self.planner.lay([members[:1] for members in cohort.members]))
         given = self.memory.bring(state, laid.plans)
-        self.compiled = self._wave.lower(given, data, laid.placed, key).compile(_compiler_options(self.mesh))
+        self.compiled = self.lowered(given, laid.placed, key).compile(compiler_options(self.mesh))
         self.memory.take_back(given)
+
+    def lowered(self, state: ServerState, plans: tuple[GroupPlan, ...], key: Array) -> Any:
+        """Return a wave, lowered for arrays or shapes like these."""
+        data = tuple(self.example(group) for group in range(len(self.capacity)))
+        return self._wave.lower(state, data, plans, key)
 
     def run(
         self, state: ServerState, cohort: Cohort, key: Array, following: Callable[[], Cohort] | None = None

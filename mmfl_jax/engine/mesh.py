@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -18,9 +18,15 @@ from mmfl_jax.memory import available_bytes
 AXIS, SPAN = "clients", "samples"
 
 
-def client_mesh(devices: int = 0, span: int = 1) -> Mesh:
-    """Return the mesh of the first ``devices`` devices (0: all), ``span`` of them a home; ``[homes, span]``."""
-    found = jax.devices()
+def client_mesh(devices: int = 0, span: int = 1, found: Sequence[jax.Device] = ()) -> Mesh:
+    """Return the mesh of the first ``devices`` devices (0: all), ``span`` of them a home; ``[homes, span]``.
+
+    Args:
+      devices: how many.
+      span: of a home.
+      found: to choose from; none for all that JAX has.
+    """
+    found = found or jax.devices()
     return Mesh(np.array(found[: devices or len(found)]).reshape(-1, span), (AXIS, SPAN))
 
 

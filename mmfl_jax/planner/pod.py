@@ -1,0 +1,188 @@
+"""A study on a TPU pod that is not here: compiled for it, and priced by XLA's own estimates."""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import topologies
+
+from mmfl_jax import memory
+from mmfl_jax.engine.execution import compiler_options
+from mmfl_jax.errors import UserError, one_line
+from mmfl_jax.memory import readable
+from mmfl_jax.planner import plan as plans
+from mmfl_jax.planner.abstract import AbstractRounds
+from mmfl_jax.planner.chips import Chip, Topology
+from mmfl_jax.planner.hlo import Place, Text, collective_of
+from mmfl_jax.study import Study
+
+
+def devices_of(topology: Topology) -> list[jax.Device]:
+    """Return the devices of a pod.
+
+    Raises:
+      UserError: where libtpu describes no such pod.
+    """
+    slices = {"num_slices": topology.slices} if topology.slices > 1 else {}
+    name = f"{topology.generation}:{topology.shape}"
+    try:
+        found = topologies.get_topology_desc(platform="tpu", topology_name=name, **slices)
+    except Exception as error:
+        raise UserError(f"--topology {name}: libtpu says {one_line(error)}") from None
+    return list(found.devices)
+
+
+def plan(study: Study, name: str) -> plans.Plan:
+    """Return the plan of a study on a topology.
+
+    Args:
+      study: the options.
+      name: of the topology, such as ``v5e:16x16``.
+
+    Raises:
+      UserError: for a topology that there is not, or a study that does not fit on it.
+    """
+    topology = Topology.read(name)
+    with memory.unlimited():
+        rounds = AbstractRounds(study, devices_of(topology))
+    lowered, begin = rounds.lowered(), time.perf_counter()
+    try:
+        compiled = lowered.compile(compiler_options(rounds.mesh))
+    except jax.errors.JaxRuntimeError as error:
+        raise UserError(f"--topology {name}: {_refused(rounds, topology.chip, str(error))}") from None
+    seconds = time.perf_counter() - begin
+    text = Text(compiled.as_text())
+    held = plans.memory_by_kind(text, compiled)
+    if rounds.study.execution.stream_mb:
+        held["data"] *= 2  # the wave that trains and the one that arrives
+    if sum(held.values()) > topology.chip.hbm:
+        raise UserError(f"--topology {name}: {_too_large(rounds, topology.chip, held)}")
+    return _priced(rounds, name, topology, text, held, seconds)
+
+
+def _priced(
+    rounds: AbstractRounds, name: str, topology: Topology, text: Text, held: dict[str, int], compile_seconds: float
+) -> plans.Plan:
+    chip, groups = topology.chip, len(rounds.program.groups)
+    cycles = lambda group, step: _cycles(text, Place(group, step))
+    chunk_cycles = np.array([cycles(g, False) for g in range(groups)])
+    step_cycles = np.array([cycles(g, True) for g in range(groups)])
+    chunks, steps, metrics = plans.work_of(rounds)
+    homes = (chunks.T @ chunk_cycles + steps.T @ step_cycles) / chip.clock
+    busiest = int(homes.argmax())
+    kinds, size, stepped = plans.collectives(text)
+    parts = {
+        "local steps": float(steps[:, busiest] @ step_cycles) / chip.clock,
+        "chunks": float(chunks[:, busiest] @ chunk_cycles) / chip.clock,
+        "server": cycles(None, False) / chip.clock,
+        "collectives": _network_seconds(text, chip, rounds.mesh.size, steps[:, busiest]),
+    }
+    parts = {part: value * rounds.repeats for part, value in parts.items()}
+    whole, flops, sources = sum(parts.values()), rounds.flops(), plans.by_source(text)
+    peak = flops / (whole * chip.peak * rounds.mesh.size)
+    chunk = rounds.execution.planner.chunk
+    most, largest_chunk = plans.largest(held, chip.hbm, rounds.federation.clients, chunk)
+    return plans.Plan(
+        study=rounds.study.name,
+        topology=name,
+        chips=rounds.mesh.size,
+        devices_per_client=rounds.mesh.devices.shape[1],
+        chunk=tuple(chunk),
+        clients=rounds.federation.clients,
+        cohort=int(metrics["clients"]),
+        hbm_bytes_per_chip=held,
+        hbm_limit=chip.hbm,
+        collectives=kinds,
+        collective_bytes=size,
+        collectives_in_steps=stepped,
+        flops_per_round=flops,
+        seconds_estimated=whole,
+        seconds_by_part=parts,
+        bound=_bound(parts, sources, peak),
+        share_of_peak=peak,
+        idle_chips=float(1 - homes.mean() / homes.max()),
+        imbalance=float(homes.max() / homes.mean()),
+        padding_waste=metrics["padding_waste"],
+        step_cycles=tuple(float(c) / size for c, size in zip(step_cycles, chunk)),
+        cycles_by_source=sources,
+        compile_seconds=compile_seconds,
+        largest_federation=most,
+        largest_chunk=largest_chunk,
+        notes=(*_notes(rounds, text, topology), plans.UNKNOWN),
+    )
+
+
+def _cycles(text: Text, place: Place) -> int:
+    return sum(one.cycles * times for one, times, where in text.placed if where == place)
+
+
+def _network_seconds(text: Text, chip: Chip, devices: int, steps: np.ndarray) -> float:
+    """Return the seconds that the bytes of collectives take in a ring of all devices, twice for a sum."""
+    seconds = 0.0
+    for one, times, place in text.placed:
+        if kind := collective_of(one):
+            passes = 2 if kind == "all-reduce" else 1
+            again = times * (int(steps[place.group]) if place.step and place.group is not None else 1)
+            seconds += again * passes * one.bytes * (devices - 1) / devices / chip.link
+    return seconds
+
+
+def _bound(parts: dict[str, float], sources: dict[str, float], peak: float) -> str:
+    part = max(parts, key=lambda name: parts[name])
+    if part != "local steps":
+        return part
+    if peak > 0.5:
+        return "local steps: the matrix units"
+    first = next(iter(sources), "")
+    return f"local steps: {first} ({sources.get(first, 0):.0%} of their cycles)"
+
+
+def _notes(rounds: AbstractRounds, text: Text, topology: Topology) -> list[str]:
+    notes = []
+    if text.unknown_loops:
+        notes.append(f"{text.unknown_loops} loops of unknown length counted once")
+    if topology.slices > 1:
+        notes.append("sums between slices are priced as if within one")
+    if rounds.study.execution.stream_mb:
+        notes.append("streamed: the server's part is that of one wave, and the host is taken to read in time")
+    return notes
+
+
+def _too_large(rounds: AbstractRounds, chip: Chip, held: dict[str, int]) -> str:
+    over = sum(held.values()) - chip.hbm
+    parts = ", ".join(f"{kind} {readable(size)}" for kind, size in held.items() if size)
+    return f"{readable(over)} more than the {readable(chip.hbm)} of a chip ({parts}); {_help(held, chip)}"
+
+
+def _refused(rounds: AbstractRounds, chip: Chip, error: str) -> str:
+    """Return what XLA's error says, and what would help where memory is short."""
+    short = re.search(r"Used ([\d.]+\w) of ([\d.]+\w) hbm. Exceeded hbm capacity by ([\d.]+\w)", error)
+    if short is None:
+        return f"XLA says {error.splitlines()[0]}"
+    held = dict.fromkeys(("model", "results", "temporaries", "copies"), 0)
+    homes, span = rounds.mesh.devices.shape
+    state, data, *_ = rounds.arguments
+    held |= {"data": _bytes(data) // (homes * span), "clients": _bytes(state.clients) // homes}
+    held["temporaries"] = chip.hbm  # at the least: XLA gave up on them
+    return f"{short[3]} more than the {short[2]} of a chip ({short[1]} needed); {_help(held, chip)}"
+
+
+def _bytes(tree: Any) -> int:
+    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
+
+
+def _help(held: dict[str, int], chip: Chip) -> str:
+    """Return what would make a study fit."""
+    growing, fixed = held["data"] + held["clients"] + held["copies"], held["model"] + held["results"]
+    advice = []
+    if growing > chip.hbm / 2:
+        advice.append(f"{growing / chip.hbm:.2g} chips' memory is what clients hold: more chips")
+    if held["data"] > held["clients"]:
+        advice.append("--stream-mb")
+    if held["temporaries"] + fixed > chip.hbm / 4:
+        advice.append("a smaller --chunk-size or --batch-size")
+    return "what would help: " + ", ".join([*advice, "--precision bfloat16"])
