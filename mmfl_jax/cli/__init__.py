@@ -1,4 +1,4 @@
-"""The command line: run, sweep, evaluate, predict, compare, report, prepare, list."""
+"""The command line: run, sweep, plan, evaluate, predict, compare, report, prepare, list."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from typing import Any, NoReturn
 from mmfl_jax.cli.archives import prepare
 from mmfl_jax.cli.arguments import parse
 from mmfl_jax.cli.listing import list_
+from mmfl_jax.cli.planning import plan
 from mmfl_jax.cli.runs import compare, evaluate, predict, report
 from mmfl_jax.cli.streams import guarded, say
 from mmfl_jax.cli.studies import run, sweep
 from mmfl_jax.errors import UserError
 
-STUDY_COMMANDS: dict[str, Callable[[str, list[str]], None]] = {"run": run, "sweep": sweep}
+STUDY_COMMANDS: dict[str, Callable[[str, list[str]], None]] = {"run": run, "sweep": sweep, "plan": plan}
 COMMANDS: dict[str, Callable[..., None]] = {
     "evaluate": evaluate,
     "predict": predict,
@@ -33,6 +34,8 @@ USAGE = """usage: mmfl-jax COMMAND ...
   run STUDY [--run-dir DIR] [--resume] [OPTIONS]   run a study of experiments/, or a .py file; every field is an option
   sweep STUDY --vary FIELD=V,V... --seeds N --run-dir DIR [--folds FIELD=V,V] [OPTIONS]
                                                    run every combination of values and seeds, go on, compare
+  plan STUDY [--topology v5e:16x16] [--json] [--figure FILE] [OPTIONS]
+                                                   what a round needs: memory, network, time; here, or on TPUs elsewhere
   evaluate RUN_DIR [--archive A]                   score a run's model on its test samples, or on another archive's
   predict RUN_DIR --input DIR --output DIR [--probabilities] [--stac] [OPTIONS]
                                                    map scenes with a run's model: GeoTIFFs and pictures

@@ -59,7 +59,7 @@ def run(reference: str, arguments: list[str]) -> None:
 
     check(study)
     cluster.join(chosen.coordinator, chosen.processes, chosen.process_id, chosen.join_timeout)
-    _make_devices(-(-study.execution.devices // cluster.count()))
+    make_devices(-(-study.execution.devices // cluster.count()))
     _check_several(chosen)
     if chosen.resume and chosen.run_dir is None:
         raise UserError("--resume needs --run-dir, the directory of the run to continue")
@@ -112,7 +112,7 @@ def _check_several(chosen: Run) -> None:
     cluster.agree({"options": {**chosen.study.flat(), **here}, "versions": same})
 
 
-def _make_devices(devices: int) -> None:
+def make_devices(devices: int) -> None:
     """Make this many devices of the CPU, which is one unless told otherwise; each core can train clients of its own."""
     import jax
 
@@ -151,7 +151,7 @@ def sweep(reference: str, arguments: list[str]) -> None:
 
     grid = make_grid(chosen.study, chosen.vary, chosen.folds, chosen.seeds)
     studies = open_grid(chosen.run_dir, grid)
-    _make_devices(max(study.execution.devices for study in studies))
+    make_devices(max(study.execution.devices for study in studies))
     from mmfl_jax import commands
 
     commands.sweep(studies, chosen.run_dir, tuple(grid.folds), quiet=chosen.quiet)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from mmfl_jax.errors import UserError
 from mmfl_jax.study import Study, load_study
@@ -16,6 +17,7 @@ def main(reference: str, config: str, topology: str) -> None:
     load_study(reference)  # its file may register archives or methods of its own
     from mmfl_jax.planner.pod import plan
 
+    found: dict[str, Any]
     try:
         found = {"plan": plan(Study.from_json(Path(config)), topology).json()}
     except UserError as error:

@@ -15,9 +15,9 @@ from mmfl_jax.engine.batches import GroupData, data_specs
 from mmfl_jax.engine.data import Samples
 from mmfl_jax.engine.mesh import AXIS
 from mmfl_jax.engine.normalizer import Normalizer
-from mmfl_jax.engine.plan import Work
 from mmfl_jax.engine.round import state_specs
 from mmfl_jax.engine.state import ServerState
+from mmfl_jax.federation import Federation
 from mmfl_jax.models.normalization import DTYPES
 from mmfl_jax.rounds import Rounds
 from mmfl_jax.study import Study
@@ -36,6 +36,14 @@ def fields_on(mesh: Mesh, specs: Any, values: Any) -> Any:
     """Return a dataclass of arrays as shapes, each field laid over a mesh by the same field of ``specs``."""
     laid = {f.name: on(mesh, getattr(specs, f.name), getattr(values, f.name)) for f in dataclasses.fields(values)}
     return dataclasses.replace(values, **laid)
+
+
+def unit_normalizer(study: Study, federation: Federation) -> Normalizer:
+    """Return what leaves images as they are, in the type that a study computes in; no image is read for it."""
+    dtype = np.dtype(DTYPES[study.method.model.precision] or np.float32)
+    lengths = {m: spec.shape[-1] for m, spec in federation.archive.modalities.items()}
+    constant = lambda value: {m: np.full(length, value, np.float32) for m, length in lengths.items()}
+    return Normalizer(constant(0), constant(1), dtype)
 
 
 class AbstractSamples(Samples):
@@ -69,23 +77,20 @@ class AbstractRounds(Rounds):
     Args:
       study: the options.
       devices: to plan for.
-      make_model: as of :class:`mmfl_jax.rounds.Rounds`.
+      federation: the clients; None to open what the study names.
     """
 
     _samples = AbstractSamples
 
-    def __init__(self, study: Study, devices: Sequence[jax.Device], *, make_model: MakeModel | None = None):
+    def __init__(self, study: Study, devices: Sequence[jax.Device], federation: Federation | None = None):
         self._found = devices
-        super().__init__(study, make_model=make_model)
+        super().__init__(study, federation)
 
     def _devices(self) -> Sequence[jax.Device]:
         return self._found
 
     def _normalizer(self) -> Normalizer:
-        dtype = np.dtype(DTYPES[self.study.method.model.precision] or np.float32)
-        lengths = {m: spec.shape[-1] for m, spec in self.federation.archive.modalities.items()}
-        constant = lambda value: {m: np.full(length, value, np.float32) for m, length in lengths.items()}
-        return Normalizer(constant(0), constant(1), dtype)
+        return unit_normalizer(self.study, self.federation)
 
     def _initial_state(self, make: MakeModel) -> ServerState:
         model = lambda: make(tuple(self.federation.archive.modalities))
@@ -106,8 +111,3 @@ class AbstractRounds(Rounds):
         """Return the round, or a wave, lowered for the devices."""
         state, _, plans, key = self.arguments
         return self.execution.lowered(state, plans, key)
-
-    def laid(self) -> tuple[tuple[Any, ...], Work]:
-        """Return the plans and the work of the first round as if its clients were all there at once."""
-        cohort = self.cohort(0)
-        return self.execution.planner.lay(cohort.members, cohort.steps, cohort.delays)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 from mmfl_jax.errors import UserError
@@ -66,7 +67,7 @@ class Topology(NamedTuple):
         """
         generation, _, rest = name.partition(":")
         shape, _, slices = rest.partition("@")
-        if generation not in SHAPES or shape not in SHAPES[generation] or not (slices or "1").isdecimal():
+        if generation not in SHAPES or shape not in SHAPES[generation] or not re.fullmatch(r"|[1-9]\d?", slices):
             known = "; ".join(f"{one}:{', '.join(shapes)}" for one, shapes in SHAPES.items())
             raise UserError(f"--topology {name!r} does not exist; there are {known}; and @N behind one for N slices")
         return cls(generation, shape, int(slices or 1))

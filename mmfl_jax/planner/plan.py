@@ -146,5 +146,3 @@ def by_source(text: Text) -> dict[str, float]:
             found[text.source(one) or one.kind] += one.cycles * times
     whole = max(sum(found.values()), 1)
     return {name: cycles / whole for name, cycles in found.most_common()}
-
-

@@ -15,9 +15,9 @@ from mmfl_jax.errors import UserError
 from mmfl_jax.planner.chips import Topology
 from mmfl_jax.study import Study
 
-# So that libtpu asks nobody which machine this is. It locks itself against others on a host's chips, of which a plan
-# uses none.
-_ENVIRONMENT = {
+#: So that libtpu asks nobody which machine this is. It locks itself against others on a host's chips, of which a plan
+#: uses none.
+ENVIRONMENT = {
     "TPU_SKIP_MDS_QUERY": "1",
     "TPU_WORKER_HOSTNAMES": "localhost",
     "TPU_ACCELERATOR_TYPE": "v5litepod-16",
@@ -45,7 +45,7 @@ def planned(reference: str, study: Study, topology: str) -> dict:
         config = Path(folder) / "config.json"
         config.write_text(study.to_json())
         command = [sys.executable, "-m", "mmfl_jax.planner", reference, str(config), topology]
-        done = subprocess.run(command, env=os.environ | _ENVIRONMENT, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, env=os.environ | ENVIRONMENT, capture_output=True, text=True, check=False)
     if done.returncode:
         raise UserError(f"--topology {topology}: {_ending(done.returncode, done.stderr)}")
     answer = json.loads(done.stdout.splitlines()[-1])

@@ -1,0 +1,179 @@
+"""A study on this machine: its round compiled and timed in a few short pieces, then checked by running it whole.
+
+Images are random ones of the right shapes, so that an archive's own need not be read.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mmfl_jax.archives.base import Archive
+from mmfl_jax.engine.execution import Cohort
+from mmfl_jax.engine.normalizer import Normalizer
+from mmfl_jax.memory import available_bytes
+from mmfl_jax.planner import plan as plans
+from mmfl_jax.planner.abstract import unit_normalizer
+from mmfl_jax.planner.hlo import Text
+from mmfl_jax.rounds import Rounds
+from mmfl_jax.study import Study
+from mmfl_jax.study.build import open_federation
+
+# Steps between a short round and a longer one, and how often each is run: the fastest counts.
+_STEPS, _TIMES = 4, 3
+
+
+class StandIn(Archive):
+    """Show another archive with random images, and label rasters of nothing, in place of its own."""
+
+    def __init__(self, archive: Archive):
+        for name in ("name", "task", "class_names", "modalities", "labels", "attributes", "splits", "notes"):
+            setattr(self, name, getattr(archive, name))
+        self.copies, self.class_colors = archive.copies, archive.class_colors
+        rng = np.random.default_rng(0)
+        self._image = {m: rng.standard_normal(spec.shape, np.float32) for m, spec in archive.modalities.items()}
+
+    def read(self, modality: str, indices: np.ndarray) -> np.ndarray:
+        """Return one random image, as often as samples are asked for."""
+        return np.broadcast_to(self._image[modality], (len(indices), *self._image[modality].shape))
+
+    def read_labels(self, indices: np.ndarray) -> np.ndarray:
+        """Return the labels; of pixels those of the first class."""
+        if self.task != "pixel":
+            return self.labels[indices]
+        side = max((spec.shape[:2] for spec in self.modalities.values() if len(spec.shape) == 3), default=())
+        return np.zeros((len(indices), *side), np.uint8)
+
+
+class TimedRounds(Rounds):
+    """Hold a federation of random images on this machine's devices."""
+
+    def __init__(self, study: Study):
+        federation = open_federation(study)
+        super().__init__(study, dataclasses.replace(federation, archive=StandIn(federation.archive)))
+
+    def _normalizer(self) -> Normalizer:
+        return unit_normalizer(self.study, self.federation)
+
+    def seconds(self, members: list[np.ndarray], steps: int) -> float:
+        """Return what a round of these members of each group takes, of so many steps each: the fastest of a few."""
+        cohort = Cohort(
+            members,
+            [np.full(len(of), steps) for of in members],
+            [np.zeros(len(of), np.int32) for of in members],
+        )
+        found = []
+        for _ in range(_TIMES):
+            begin = time.perf_counter()
+            self.state, metrics, _ = self.execution.run(self.state, cohort, self._key)
+            jax.block_until_ready((self.state, metrics))
+            found.append(time.perf_counter() - begin)
+        return min(found)
+
+    def one_chunk(self, group: int) -> list[np.ndarray]:
+        """Return the members of a round that has one full chunk of one group at every home."""
+        homes, size = self.placement.groups[group], self.execution.planner.chunk[group]
+        members = [np.zeros(0, np.int64) for _ in self.placement.groups]
+        room = self.execution.planner.most[group]
+        own = np.concatenate([homes.clients(home)[:size] for home in range(homes.devices)])
+        members[group] = np.sort(own)[:room]
+        return members
+
+
+def plan(study: Study, check: bool = True) -> plans.Plan:
+    """Return the plan of a study on this machine.
+
+    Args:
+      study: the options.
+      check: run the whole round too, and say how far off the estimate was.
+
+    Raises:
+      UserError: for a study that does not fit.
+    """
+    rounds = TimedRounds(study)
+    rounds.compile()
+    compiled = rounds.execution.compiled
+    text = Text(compiled.as_text())
+    fixed, chunk_seconds, step_seconds = _calibrated(rounds)
+    chunks, steps, metrics = plans.work_of(rounds)
+    homes = chunks.T @ chunk_seconds + steps.T @ step_seconds
+    busiest = int(homes.argmax())
+    parts = {
+        "local steps": float(steps[:, busiest] @ step_seconds),
+        "chunks": float(chunks[:, busiest] @ chunk_seconds),
+        "server": fixed,
+    }
+    parts = {part: value * rounds.repeats for part, value in parts.items()}
+    whole, flops, chunk = sum(parts.values()), rounds.flops(), rounds.execution.planner.chunk
+    # Devices of a CPU share one memory.
+    held, limit = plans.memory_by_kind(text, compiled), available_bytes() // rounds.mesh.size
+    most, largest_chunk = plans.largest(held, limit, rounds.federation.clients, chunk)
+    kinds, size, stepped = plans.collectives(text)
+    assert rounds.compile_seconds is not None
+    return plans.Plan(
+        study=study.name,
+        topology="",
+        chips=rounds.mesh.size,
+        devices_per_client=rounds.mesh.devices.shape[1],
+        chunk=tuple(chunk),
+        clients=rounds.federation.clients,
+        cohort=int(metrics["clients"]),
+        hbm_bytes_per_chip=held,
+        hbm_limit=limit,
+        collectives=kinds,
+        collective_bytes=size,
+        collectives_in_steps=stepped,
+        flops_per_round=flops,
+        seconds_estimated=whole,
+        seconds_by_part=parts,
+        bound=max(parts, key=lambda name: parts[name]),
+        share_of_peak=flops / (whole * _peak()),
+        idle_chips=float(1 - homes.mean() / homes.max()),
+        imbalance=float(homes.max() / homes.mean()),
+        padding_waste=metrics["padding_waste"],
+        step_cycles=(),
+        cycles_by_source={},
+        compile_seconds=rounds.compile_seconds,
+        largest_federation=most,
+        largest_chunk=largest_chunk,
+        notes=("seconds: short rounds timed on this machine, with random images; peak: a float32 matmul's here",),
+        checked=_checked(rounds, whole) if check else None,
+    )
+
+
+def _calibrated(rounds: TimedRounds) -> tuple[float, np.ndarray, np.ndarray]:
+    """Return the seconds of a round of nobody, and ``[groups]`` those of a chunk and of one of its steps."""
+    groups = range(len(rounds.program.groups))
+    nobody = [np.zeros(0, np.int64) for _ in groups]
+    fixed = rounds.seconds(nobody, 0)
+    short = np.array([rounds.seconds(rounds.one_chunk(g), 1) for g in groups])
+    longer = np.array([rounds.seconds(rounds.one_chunk(g), 1 + _STEPS) for g in groups])
+    step = np.maximum(longer - short, 0) / _STEPS
+    return fixed, np.maximum(short - fixed - step, 0), step
+
+
+def _checked(rounds: TimedRounds, estimate: float) -> dict[str, float]:
+    """Run the first round whole; return its seconds and how many of them were estimated."""
+    cohort, begin = rounds.cohort(0), time.perf_counter()
+    for _ in range(rounds.repeats):
+        rounds.state, metrics, _ = rounds.execution.run(rounds.state, cohort, rounds._key)
+    jax.block_until_ready((rounds.state, metrics))
+    seconds = time.perf_counter() - begin
+    return {"seconds": seconds, "estimated_over_measured": estimate / seconds}
+
+
+def _peak() -> float:
+    """Return the floating-point operations a second of all devices together: a large matmul's, the best of a few."""
+    side, best = 2048, float("inf")
+    product: Any = jax.jit(jnp.matmul)
+    a = jnp.ones((side, side), jnp.float32)
+    for _ in range(4):
+        begin = time.perf_counter()
+        product(a, a).block_until_ready()
+        best = min(best, time.perf_counter() - begin)
+    return 2 * side**3 / best

@@ -1,0 +1,271 @@
+"""The planner: what it reads in a compiled program, what it says of this machine and of TPUs, and what it refuses."""
+
+import importlib.util
+import json
+import re
+import subprocess
+
+import jax
+import numpy as np
+import pytest
+
+from mmfl_jax import Simulation, Study, UserError, costs
+from mmfl_jax.__main__ import main
+from mmfl_jax.archives.twin.patches import Twin
+from mmfl_jax.planner import here, process, show
+from mmfl_jax.planner import plan as plans
+from mmfl_jax.planner.abstract import AbstractRounds
+from mmfl_jax.planner.chips import SHAPES, Topology
+from mmfl_jax.planner.hlo import Place, Text, bytes_of, collective_of
+
+needs_libtpu = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs libtpu")
+TINY = {"encoder": "mlp", "width": 8, "image_size": 8, "samples": 120, "batch_size": 8, "method": "mf", "rounds": 1}
+STUDY = Study.of(archive="twin", partition="ds2", **TINY)
+
+# Two groups' loops over chunks, each with one over steps; in the second group's step a loop of five trips.
+HLO = """HloModule jit_federated_round, is_scheduled=true
+
+FileNames
+1 "/some/where/mmfl_jax/ops/whitening.py"
+2 "/venv/site-packages/optax/_src/update.py"
+
+FunctionNames
+1 "f"
+
+FileLocations
+1 {file_name_id=1 function_name_id=1 line=3 end_line=3 column=1 end_column=2}
+2 {file_name_id=2 function_name_id=1 line=4 end_line=4 column=1 end_column=2}
+
+StackFrames
+1 {file_location_id=1 parent_frame_id=1}
+2 {file_location_id=2 parent_frame_id=1}
+
+%inner (p: f32[4]) -> f32[4] {
+  ROOT %mix = f32[4]{0:T(128)} fusion(%p), kind=kLoop, calls=%f, metadata={op_name="a" stack_frame_id=1}, \
+backend_config={"window_config":{"estimated_cycles":"10"}}
+}
+
+%step1 (p: f32[4]) -> f32[4] {
+  %add = f32[4]{0:T(128)} fusion(%p), kind=kLoop, calls=%f, metadata={op_name="b" stack_frame_id=2}, \
+backend_config={"window_config":{"estimated_cycles":"50"}}
+  ROOT %five = f32[4]{0:T(128)} while(%add), condition=%c, body=%inner, metadata={op_name="x/while"}, \
+backend_config={"known_trip_count":{"n":"5"}}
+}
+
+%step0 (p: f32[4]) -> f32[4] {
+  %more = f32[4]{0:T(128)} while(%p), condition=%c, body=%inner, metadata={op_name="x"}
+  ROOT %sum = f32[16,4,4]{0,2,1:T(4,128)} all-gather(%more), replica_groups={{0,1}}, dimensions={0}
+}
+
+%chunks0 (p: f32[4]) -> f32[4] {
+  ROOT %w = f32[4]{0:T(128)} while(%p), condition=%c, body=%step0, metadata={op_name="f/shard_map/while/body/while"}
+}
+
+%chunks1 (p: f32[4]) -> f32[4] {
+  %begin = f32[4]{0:T(128)} copy(%p), metadata={op_name="c" source_file="/a/mmfl_jax/engine/round.py"}, \
+backend_config={"window_config":{"estimated_cycles":"7"}}
+  ROOT %w = f32[4]{0:T(128)} while(%p), condition=%c, body=%step1, metadata={op_name="f/shard_map/while/body/while"}
+}
+
+ENTRY %main (a: f32[4]) -> f32[4] {
+  %a = f32[56,8,8,2]{0,3,2,1:T(2,128)} parameter(0), metadata={op_name="data[0].images[\\'s1\\']"}
+  %b = f32[64]{0:T(128)} parameter(1), metadata={op_name="state.clients[0][\\'memory\\']"}
+  %c = s32[] parameter(2), metadata={op_name="key"}
+  %laid = f32[56,8,8,2]{3,2,1,0:T(2,128)} copy(%a)
+  %near = (f32[64]{0:T(128)S(1)}, f32[64]{0:T(128)}, u32[]{:S(2)}) copy-start(%b)
+  %w0 = f32[4]{0:T(128)} while(%b), condition=%c, body=%chunks0, metadata={op_name="f/shard_map/while"}
+  %w1 = f32[4]{0:T(128)} while(%w0), condition=%c, body=%chunks1, metadata={op_name="f/shard_map/while"}
+  %start = f32[100]{0:T(128)} all-reduce-start(%w1), replica_groups={{0,1}}, to_apply=%add
+  ROOT %end = f32[100]{0:T(128)} all-reduce-done(%start)
+}
+"""
+
+
+def test_cycles_are_counted_where_they_run():
+    text = Text(HLO)
+    cycles = {}
+    for one, times, place in text.placed:
+        cycles[place] = cycles.get(place, 0) + one.cycles * times
+    # The loop in the first group's step has no known length: once.
+    assert cycles == {Place(): 0, Place(0): 0, Place(0, True): 10, Place(1): 7, Place(1, True): 50 + 5 * 10}
+    assert text.unknown_loops == 1
+    assert plans.by_source(text) == {"ops/whitening.py": 60 / 110, "optax/_src/update.py": 50 / 110}
+
+
+def test_a_source_file_is_read_in_both_spellings():
+    text = Text(HLO)
+    sources = {one.name: text.source(one) for one, _, _ in text.placed}
+    assert sources["begin"] == "engine/round.py"
+    assert sources["mix"] == "ops/whitening.py"
+    assert sources["laid"] == ""
+
+
+def test_collectives_by_kind_and_place():
+    count, size, stepped = plans.collectives(Text(HLO))
+    assert count == {"all-gather": 1, "all-reduce": 1}  # the end of one is not another
+    assert size == {"all-gather": 128 * 4 * 4 * 4, "all-reduce": 128 * 4}
+    assert stepped == {"all-gather": 1}
+
+
+def test_arguments_and_copies_have_the_padding_of_their_layout():
+    text = Text(HLO)
+    assert text.arguments == {
+        "data[0].images['s1']": 128 * 8 * 8 * 2 * 4,
+        "state.clients[0]['memory']": 128 * 4,
+        "key": 4,
+    }
+    # In the new layout rows of two are padded to 128; what goes to a chip's own memory takes nothing of the main one.
+    assert text.copied == {"data[0].images['s1']": 56 * 8 * 8 * 128 * 4}
+
+
+@pytest.mark.parametrize(
+    ("shape", "size"),
+    [
+        ("f32[]", 4),
+        ("bf16[3,5]{1,0}", 30),
+        ("bf16[3,5]{1,0:T(8,128)(2,1)}", 8 * 128 * 2),
+        ("(f32[2]{0}, /*index=1*/pred[7]{0:T(512)(128)(4,1)})", 8 + 512),
+        ("token[]", 0),
+    ],
+)
+def test_bytes_of_what_xla_writes(shape, size):
+    assert bytes_of(shape) == size
+
+
+def test_a_program_that_xla_compiles_here_is_read():
+    def loop(x):
+        return jax.lax.fori_loop(0, 7, lambda i, y: jax.numpy.sin(y @ y), x)
+
+    text = Text(jax.jit(loop).lower(jax.ShapeDtypeStruct((16, 16), "float32")).compile().as_text())
+    assert list(text.arguments.values()) == [16 * 16 * 4]
+    assert 7 in {times for _, times, _ in text.placed}
+    assert not any(collective_of(one) for one, _, _ in text.placed)
+
+
+@pytest.mark.parametrize("name", ["v5e:3x3", "v5e", "v99:2x2", "v5e:2x2@x", "v5e:2x2@0", ""])
+def test_an_unknown_topology_lists_those_there_are(name):
+    with pytest.raises(UserError, match=re.escape("v5e:2x2, 2x4, 4x4")):
+        Topology.read(name)
+
+
+def test_slices_are_part_of_a_topology():
+    assert Topology.read("v5e:16x16@4") == ("v5e", "16x16", 4)
+    assert all(Topology.read(f"{kind}:{shape}").chip.hbm for kind, shapes in SHAPES.items() for shape in shapes)
+
+
+def _process(monkeypatch, code, output="", errors=""):
+    monkeypatch.setattr(process.importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(
+        process.subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, code, output, errors)
+    )
+
+
+def test_an_abort_of_xla_is_one_line(monkeypatch):
+    fatal = "F1126 21:00:00.1 12 tpu.cc:7] Check failed: limits (1 vs. 2)\n*** Stack trace: ***\n    @ 0x7f\n"
+    _process(monkeypatch, -6, errors=f"I1126 loaded\n{fatal}")
+    with pytest.raises(UserError, match=r"^--topology v5e:2x2: .*SIGABRT: Check failed: limits \(1 vs\. 2\)$"):
+        process.planned("quickstart", STUDY, "v5e:2x2")
+
+
+def test_libtpu_missing_names_the_extra(monkeypatch):
+    monkeypatch.setattr(process.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=re.escape("pip install 'mmfl_jax[tpu]'")):
+        process.planned("quickstart", STUDY, "v5e:2x2")
+
+
+def test_a_lock_tells_who_holds_it(monkeypatch, tmp_path):
+    import fcntl
+    import os
+
+    lock = tmp_path / "libtpu_lockfile"
+    with lock.open("w") as file:
+        fcntl.lockf(file, fcntl.LOCK_EX)
+        monkeypatch.setattr(process, "_LOCK", lock)
+        _process(monkeypatch, 0, json.dumps({"error": "libtpu says multi-process lockfile"}))
+        with pytest.raises(UserError, match=rf"in use by process {os.getpid()} "):
+            process.planned("quickstart", STUDY, "v5e:2x2")
+
+
+@pytest.mark.parametrize("options", [{}, {"stream_mb": 1}, {"algorithm": "scaffold", "private": "norm"}])
+def test_a_plan_on_shapes_is_the_program_that_runs_and_reads_no_image(options, monkeypatch):
+    study = STUDY.replace(**options)
+    real = Simulation(study)
+    real.compile()
+    monkeypatch.setattr(Twin, "read", lambda *_: pytest.fail("an image was read"))
+    rounds = AbstractRounds(study, jax.devices()[: real.mesh.size])
+    compiled = rounds.lowered().compile(here.compiler_options(rounds.mesh))
+    assert costs.memory(compiled) == costs.memory(real.execution.compiled)
+    held = plans.memory_by_kind(Text(compiled.as_text()), compiled)
+    assert sum(held.values()) == costs.peak_memory(compiled)
+    data = sum(x.nbytes for x in jax.tree.leaves(tuple(map(real.execution.example, range(len(real.program.groups))))))
+    assert held["data"] == pytest.approx(data / real.mesh.size, rel=0.05)
+    assert (held["clients"] > 0) == ("algorithm" in options)
+    assert rounds.flops() == real.cost()["flops_per_round"]
+
+
+@pytest.fixture(scope="module")
+def planned_here():
+    return here.plan(STUDY)
+
+
+def test_a_plan_of_this_machine_is_checked_by_running(planned_here):
+    assert planned_here.checked["seconds"] > 0
+    # Rounds of milliseconds on a shared machine: that the pieces add up, not how well.
+    assert 0.1 < planned_here.checked["estimated_over_measured"] < 10
+    assert planned_here.seconds_estimated == pytest.approx(sum(planned_here.seconds_by_part.values()))
+    assert planned_here.clients == 10
+    assert planned_here.largest_federation > 10
+
+
+def test_the_table_says_where_each_number_comes_from(planned_here):
+    from rich.console import Console
+
+    console = Console(record=True, width=150, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(show.table(planned_here.json()))
+    printed = console.export_text()
+    for words in ("timed here", "XLA's count", "arithmetic", "checked: it took", "largest federation"):
+        assert words in printed
+
+
+def test_more_clients_take_proportionally_more(planned_here):
+    plan = planned_here.json()
+    clients, whole = plan["clients"], sum(plan["hbm_bytes_per_chip"].values())
+    seconds, memory = show.scaled(plan, np.array([clients, 2 * clients]))
+    assert seconds[0] == pytest.approx(plan["seconds_estimated"])
+    assert memory[0] == whole
+    assert memory[1] - memory[0] == plan["hbm_bytes_per_chip"]["data"] + plan["hbm_bytes_per_chip"]["clients"]
+
+
+def test_the_largest_federation_and_chunk_fill_memory():
+    held = {"data": 10, "clients": 10, "model": 20, "results": 0, "temporaries": 30, "copies": 0}
+    assert plans.largest(held, 150, 7, [2, 4]) == (7 * 100 // 20, (7, 14))
+    assert plans.largest(held, 40, 7, [2]) == (0, (0,))
+
+
+def test_the_command_writes_json_and_a_figure(tmp_path, capsys):
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in TINY.items()]
+    picture = tmp_path / "plan.png"
+    main(["plan", "quickstart", "--json", "--no-check", "--figure", str(picture), *flags])
+    plan = json.loads(capsys.readouterr().out)
+    names = "chips hbm_bytes_per_chip collectives flops_per_round seconds_estimated share_of_peak"
+    assert plan.keys() >= set(names.split())
+    assert plan["checked"] is None
+    assert picture.stat().st_size > 10_000
+
+
+@needs_libtpu
+def test_a_pod_that_is_not_here():
+    plan = process.planned("quickstart", STUDY, "v5e:2x2")
+    assert plan["chips"] == 4
+    assert plan["collectives"]["all-reduce"] >= 1
+    assert plan["collectives_in_steps"] == {}
+    assert plan["seconds_by_part"]["local steps"] > 0
+    assert min(plan["step_cycles"]) > 0
+    assert 0 < plan["share_of_peak"] < 1
+
+
+@needs_libtpu
+def test_a_study_that_does_not_fit_says_by_how_much():
+    study = STUDY.replace(samples=120, image_size=120, chunk_size=1, width=8, batch_size=120_000)
+    with pytest.raises(UserError, match=r"more than the .* of a chip .* what would help: .*--batch-size"):
+        process.planned("quickstart", study, "v5e:2x2")
