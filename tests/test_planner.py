@@ -1,6 +1,7 @@
 """The planner: what it reads in a compiled program, what it says of this machine and of TPUs, and what it refuses."""
 
 import importlib.util
+import io
 import json
 import re
 import subprocess
@@ -10,8 +11,9 @@ import numpy as np
 import pytest
 
 from mmfl_jax import Simulation, Study, UserError, costs
-from mmfl_jax.__main__ import main
 from mmfl_jax.archives.twin.patches import Twin
+from mmfl_jax.cli import main
+from mmfl_jax.engine.execution import compiler_options
 from mmfl_jax.planner import here, process, show
 from mmfl_jax.planner import plan as plans
 from mmfl_jax.planner.abstract import AbstractRounds
@@ -186,14 +188,16 @@ def test_a_lock_tells_who_holds_it(monkeypatch, tmp_path):
             process.planned("quickstart", STUDY, "v5e:2x2")
 
 
-@pytest.mark.parametrize("options", [{}, {"stream_mb": 1}, {"algorithm": "scaffold", "private": "norm"}])
+@pytest.mark.parametrize(
+    "options", [{}, {"stream_mb": 1, "algorithm": "scaffold", "private": "norm", "client_optimizer": "sgd"}]
+)
 def test_a_plan_on_shapes_is_the_program_that_runs_and_reads_no_image(options, monkeypatch):
     study = STUDY.replace(**options)
     real = Simulation(study)
     real.compile()
     monkeypatch.setattr(Twin, "read", lambda *_: pytest.fail("an image was read"))
     rounds = AbstractRounds(study, jax.devices()[: real.mesh.size])
-    compiled = rounds.lowered().compile(here.compiler_options(rounds.mesh))
+    compiled = rounds.lowered().compile(compiler_options(rounds.mesh))
     assert costs.memory(compiled) == costs.memory(real.execution.compiled)
     held = plans.memory_by_kind(Text(compiled.as_text()), compiled)
     assert sum(held.values()) == costs.peak_memory(compiled)
@@ -220,7 +224,7 @@ def test_a_plan_of_this_machine_is_checked_by_running(planned_here):
 def test_the_table_says_where_each_number_comes_from(planned_here):
     from rich.console import Console
 
-    console = Console(record=True, width=150, file=open("/dev/null", "w"))  # noqa: SIM115
+    console = Console(record=True, width=150, file=io.StringIO())
     console.print(show.table(planned_here.json()))
     printed = console.export_text()
     for words in ("timed here", "XLA's count", "arithmetic", "checked: it took", "largest federation"):
