@@ -91,7 +91,7 @@ def test_cycles_are_counted_where_they_run():
     # The loop in the first group's step has no known length: once.
     assert cycles == {Place(): 0, Place(0): 0, Place(0, True): 10, Place(1): 7, Place(1, True): 50 + 5 * 10}
     assert text.unknown_loops == 1
-    assert plans.by_source(text) == {"ops/whitening.py": 60 / 110, "optax/_src/update.py": 50 / 110}
+    assert plans.step_shares(text, text.source) == {"ops/whitening.py": 60 / 110, "optax/_src/update.py": 50 / 110}
 
 
 def test_a_source_file_is_read_in_both_spellings():

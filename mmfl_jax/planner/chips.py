@@ -28,11 +28,11 @@ class Chip(NamedTuple):
     link: float
 
 
-#: By the generation's name in a topology. A device of v2 and v3 is a core, half a chip.
+#: By the generation's name in a topology. A device of v2, v3 and v4 is a core, half a chip.
 CHIPS = {
     "v2": Chip(8 * GIB, 22.5e12, 0.70e9, 31e9),
     "v3": Chip(16 * GIB, 61.5e12, 0.94e9, 41e9),
-    "v4": Chip(32 * GIB, 275e12, 1.05e9, 150e9),
+    "v4": Chip(16 * GIB, 137.5e12, 1.05e9, 75e9),
     "v5e": Chip(int(15.75 * GIB), 197e12, 1.50e9, 100e9),
     "v5p": Chip(95 * GIB, 459e12, 1.75e9, 300e9),
     "v6e": Chip(int(31.25 * GIB), 918e12, 1.75e9, 224e9),

@@ -138,6 +138,7 @@ def plan(study: Study, check: bool = True) -> plans.Plan:
         padding_waste=metrics["padding_waste"],
         step_cycles=(),
         cycles_by_source={},
+        cycles_by_operation={},
         compile_seconds=rounds.compile_seconds,
         largest_federation=most,
         largest_chunk=largest_chunk,

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from mmfl_jax.engine.plan import GroupPlan
-from mmfl_jax.planner.hlo import Text, collective_of
+from mmfl_jax.planner.hlo import Operation, Text, collective_of
 from mmfl_jax.rounds import Rounds
 
 #: What no plan knows, told with every one of a topology.
@@ -49,6 +50,7 @@ class Plan:
       padding_waste: share of client-steps computed for nothing.
       step_cycles: XLA's estimate for a local step of a client, a group an entry.
       cycles_by_source: share of the cycles of local steps by file.
+      cycles_by_operation: the same by what JAX calls it, such as ``conv_general_dilated``.
       compile_seconds: on this machine.
       largest_federation: clients like these that memory holds on the same chips.
       largest_chunk: that memory holds, by proportion, a group an entry.
@@ -78,6 +80,7 @@ class Plan:
     padding_waste: float
     step_cycles: tuple[float, ...]
     cycles_by_source: dict[str, float]
+    cycles_by_operation: dict[str, float]
     compile_seconds: float
     largest_federation: int
     largest_chunk: tuple[int, ...]
@@ -138,11 +141,11 @@ def _chunks(plans: tuple[GroupPlan, ...]) -> np.ndarray:
     return np.array([plan.chunks for plan in plans])
 
 
-def by_source(text: Text) -> dict[str, float]:
-    """Return the share of the cycles of local steps by source file, the most first."""
+def step_shares(text: Text, name: Callable[[Operation], str]) -> dict[str, float]:
+    """Return the share of the cycles of local steps by a name of operations, the most first."""
     found = Counter[str]()
     for one, times, place in text.placed:
         if place.step and one.cycles:
-            found[text.source(one) or one.kind] += one.cycles * times
+            found[name(one) or one.kind] += one.cycles * times
     whole = max(sum(found.values()), 1)
     return {name: cycles / whole for name, cycles in found.most_common()}

@@ -82,7 +82,7 @@ def _priced(
         "collectives": _network_seconds(text, chip, rounds.mesh.size, steps[:, busiest]),
     }
     parts = {part: value * rounds.repeats for part, value in parts.items()}
-    whole, flops, sources = sum(parts.values()), rounds.flops(), plans.by_source(text)
+    whole, flops, sources = sum(parts.values()), rounds.flops(), plans.step_shares(text, text.source)
     peak = flops / (whole * chip.peak * rounds.mesh.size)
     chunk = rounds.execution.planner.chunk
     most, largest_chunk = plans.largest(held, chip.hbm, rounds.federation.clients, chunk)
@@ -109,6 +109,7 @@ def _priced(
         padding_waste=metrics["padding_waste"],
         step_cycles=tuple(float(c) / size for c, size in zip(step_cycles, chunk)),
         cycles_by_source=sources,
+        cycles_by_operation=plans.step_shares(text, lambda one: one.label.rpartition("/")[2]),
         compile_seconds=compile_seconds,
         largest_federation=most,
         largest_chunk=largest_chunk,

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 Plan = Mapping[str, Any]
-# Sources of cycles that a table names.
-_SOURCES = 6
+# Files, and operations, whose cycles a table tells.
+_NAMED = 5
 _XLA, _SUM, _RUN = "XLA's estimate", "arithmetic", "timed here"
 
 
@@ -64,7 +64,8 @@ def _rows(plan: Plan) -> list[tuple[str, str, str]]:
     ]
     if plan["step_cycles"]:
         rows.append(("cycles, step of a client", ", ".join(f"{c:,.0f}" for c in plan["step_cycles"]), _XLA))
-    rows += [(f"  {name}", f"{share:.0%}", _XLA) for name, share in [*plan["cycles_by_source"].items()][:_SOURCES]]
+        for shares in (plan["cycles_by_source"], plan["cycles_by_operation"]):
+            rows += [(f"  {name}", f"{share:.0%}", _XLA) for name, share in [*shares.items()][:_NAMED]]
     if plan["checked"]:
         took, ratio = plan["checked"]["seconds"], plan["checked"]["estimated_over_measured"]
         rows.append(("checked: it took", f"{seconds_text(took)}, {ratio:.2f} of it estimated", "a whole round here"))
