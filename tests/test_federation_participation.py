@@ -181,7 +181,7 @@ def test_references(reference, expected):
         ({"reference": "10%"}, "--participation '10%' is unknown"),
         ({"reference": "stratified:4"}, "--participation 'stratified:4': stratified:STRATA:NUMBER, such as"),
         ({"reference": "stratified:0:4"}, "--participation 'stratified:0:4': stratified:STRATA:NUMBER, such as"),
-        ({"reference": "stratified:4:10"}, "--participation 'stratified:4:10': 4 strata cannot give 10 clients in equal parts"),
+        ({"reference": "stratified:4:10"}, "--participation 'stratified:4:10': 4 strata cannot give 10 clients"),
         ({"reference": "stratified:4:64"}, "--participation 'stratified:4:64' is more than the 60 clients"),
         ({"reference": "per-group:"}, "--participation 'per-group:' is unknown"),
         ({"reference": "per-group:0.5"}, "--participation 'per-group:0.5' is unknown"),
