@@ -11,7 +11,7 @@ Time: 30 minutes for WorldCereal's 180 runs on one core of a shared AMD EPYC, 15
 Result (WorldCereal, both modalities, accuracy of MF / MF+FW+MIM, mean and deviation over 3 seeds): centralized .767
   ±.021 / .780 ±.007, FedAvg .732 ±.029 / .739 ±.011, FedNova .750 ±.008 / .751 ±.019, SCAFFOLD .736 ±.016 / .741 ±.016;
   twin, mAP: centralized .398 ±.032 / .388 ±.023, FedAvg .375 ±.039 / .381 ±.036, FedAvgM .413 ±.039 / .390 ±.044; all
-  in README
+  in docs/results.md
 """
 
 import json

@@ -56,7 +56,9 @@ def prepare(
     Args:
         reference: of the archive, such as ``bigearthnet:DIR``.
         output: directory of the copy: new, empty, or of a call that was ended before.
-        modalities, image_size, bands: as in :func:`mmfl_jax.archives.open`. BigEarthNet's bands keep their own sizes.
+        modalities: as in :func:`mmfl_jax.archives.open`.
+        image_size: as there; BigEarthNet's bands keep their own sizes.
+        bands: as there.
         workers: processes that read and write; 1 for this one alone, 0 for one a core.
         progress: is called with the samples that are done and all samples.
         shard_bytes: of the arrays in a shard, about.
