@@ -16,7 +16,9 @@ COLORS = {"s1": RADAR, "s2": OPTICAL}
 NAMES = {"s1": "radar", "s2": "optical"}
 
 
-def box(panel: Axes, x: float, y: float, width: float, height: float, text: str, color: str, filled: bool = True) -> None:
+def box(
+    panel: Axes, x: float, y: float, width: float, height: float, text: str, color: str, filled: bool = True
+) -> None:
     """Draw a rounded box around its centre."""
     shape = FancyBboxPatch(
         (x - width / 2, y - height / 2),

@@ -31,7 +31,9 @@ def algorithms(kind: str) -> str:
     """Return the ``algorithms`` or the ``modifiers``, a section each: what its docstring says."""
     modifies = {"algorithms": False, "modifiers": True}[kind]
     chosen = {name: entry for name, entry in known_algorithms().items() if entry.modifies == modifies}
-    rows = [(f"[`{name}`](#{name})", _without_prefix(entry.summary), _options_of(entry)) for name, entry in chosen.items()]
+    rows = [
+        (f"[`{name}`](#{name})", _without_prefix(entry.summary), _options_of(entry)) for name, entry in chosen.items()
+    ]
     sections = [f"### {name}\n\n{_docstring(entry.make)}" for name, entry in chosen.items()]
     return _table(("name", "what it does", "options"), rows) + "\n\n" + "\n\n".join(sections)
 
