@@ -100,7 +100,7 @@ def test_bounds_stand_beside_the_run(study, folder, capsys):
     assert summary["bounds"] == {name: found["evaluation"] for name, found in own.items()}
     assert {found["communication"]["total_bytes"] for found in own.values()} == {0}
     assert len({found["state_sha256"] for found in [summary, *own.values()]}) == 3
-    assert "bound: all samples in one place" in (path / "report.html").read_text()
+    assert "bound: all samples pooled" in (path / "report.html").read_text()
     assert "bound: local" in capsys.readouterr().out
 
 

@@ -26,7 +26,7 @@ def test_python_of_the_readme_runs(capsys):
     assert set(eval(printed[1])) == {"s1", "s2", "s1+s2"}
 
 
-def test_pieces_of_ones_own_run(capsys):
+def test_own_pieces_run(capsys):
     with_encoder, with_model, sent = map(float, run("docs/extending.md", capsys))
     assert 0 <= with_encoder <= 1
     assert 0 <= with_model <= 1

@@ -376,7 +376,7 @@ def test_bounds_and_privacy_are_shown(tmp_path):
     summary["privacy"] = {"epsilon": 2.5, "delta": 1e-5}
     (run / "summary.json").write_text(json.dumps(summary))
     page = report.write_report(run).read_text()
-    assert "bound: all samples in one place, s1+s2</em></td><td>0.912" in page
+    assert "bound: all samples pooled, s1+s2</em></td><td>0.912" in page
     assert "bound: each client alone, s2</em></td><td>0.037" in page
     assert "epsilon 2.5 at delta 1e-05" in page
     with (tmp_path / "out.txt").open("w") as file:

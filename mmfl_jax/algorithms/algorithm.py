@@ -119,7 +119,7 @@ class Algorithm(NamedTuple):
       private: words whose variables stay with the client, beside the study's own.
       weighting: of clients, ``samples`` or ``uniform``; None for the study's.
       keeps_unseen: whether a parameter that nobody in the cohort holds stays as it is.
-      pooled: whether there are no clients: everybody's samples in one place.
+      pooled: whether there are no clients: everybody's samples are pooled.
       isolated: whether nothing travels at all.
       buffer: how many updates make a round of an asynchronous algorithm, 0 for synchronous rounds.
       most_delay: the oldest version that an update may have started from.

@@ -1,4 +1,4 @@
-"""The upper bound: all samples in one place."""
+"""The upper bound: all samples pooled."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mmfl_jax.algorithms.algorithm import Aggregate, Algorithm, Params
 def centralized(optimizer: optax.GradientTransformation | None = None) -> Algorithm:
     """Bound: no federation; one trainer draws its batches from everybody's samples.
 
-    All samples of a modality set lie in one place, and every step follows the mean gradient of a batch of each,
+    All samples of a modality set are pooled, and every step follows the mean gradient of a batch of each,
     weighted by their samples, with the clients' optimizer. A round is as many steps as an epoch has.
 
     Travels: images, which the owners may not share. Use it to know what federation costs.

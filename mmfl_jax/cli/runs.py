@@ -15,7 +15,7 @@ def evaluate(run_dir: Annotated[Path, Positional], archive: str | None = None, b
     """Score a run's last checkpoint for every modality set.
 
     Args:
-        run_dir: of the run.
+        run_dir: directory of the run.
         archive: score on another archive of the same classes: its official test samples, or all of it.
         best: score the checkpoint with the best score so far, not the last.
     """
@@ -51,7 +51,7 @@ def predict(
     """Map the scenes of a folder with a run's model, or classify its patches.
 
     Args:
-        run_dir: of the run.
+        run_dir: directory of the run.
         input: holds a folder of GeoTIFFs for each modality (s1, s2, ...), one file name a scene; of a run with one
             modality, the files themselves. Of a run that classifies patches: an archive of the run's kind.
         output: folder for the maps, SCENE.tif and what stands beside it; of patches, for a table of probabilities.
@@ -78,7 +78,7 @@ def compare(
     """Show runs side by side, seeds of one configuration as mean and spread, and their paired differences.
 
     Args:
-        run_dirs: of the runs.
+        run_dirs: directories of the runs.
         output: draw scores against rounds into this PNG, against bytes and simulated time into others beside it.
         target: tell what it cost to reach this score of the modalities together, such as f1_micro=0.45; by default
             95 % of the best.
@@ -101,7 +101,7 @@ def report(run_dir: Annotated[Path, Positional]) -> None:
     """Write report.html and figures/ of a run again.
 
     Args:
-        run_dir: of the run.
+        run_dir: directory of the run.
     """
     from mmfl_jax.report import write_report
 

@@ -27,7 +27,7 @@ class Run:
     quiet: bool = False
     """Show no progress and no table."""
     bounds: bool = False
-    """Run the two bounds too: all samples in one place (centralized), and each client alone (local)."""
+    """Run the two bounds too: all samples pooled (centralized), and each client alone (local)."""
     tensorboard: bool = False
     """Write TensorBoard files into the run directory."""
     coordinator: str = ""

@@ -84,7 +84,7 @@ class Federation:
           clients: how many parts; 0 for the partition's own number.
           assignment: ``single`` (each client one modality, so that the samples are shared out evenly), ``all``,
             ``mixed`` (one modality or all of them) or ``split`` (each part becomes one client for each modality: owners
-            that look at the same places with different sensors).
+            that look at the same sites with different sensors).
           test_split: see :func:`mmfl_jax.federation.holdout.train_and_test`.
           validation_share: share of each owner's samples that is held out; 0 for the archive's official ones.
           seed: of every draw.

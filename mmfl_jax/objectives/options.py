@@ -14,7 +14,7 @@ class MIMOptions:
     """Mutual information maximization."""
 
     mim_positives: Literal["prototypes", "pairs", "places"] = "prototypes"
-    """Where positives come from: class prototypes that the server keeps, the client's own pairs, or relayed places."""
+    """Positives: class prototypes of the server, the client's own pairs, or projections of the same sites (places)."""
     mim_level: Literal["sample", "pixel"] = "sample"
     """What is compared, where labels are by pixel: whole tiles, or pixels of the coarsest feature maps."""
     mim_weight: Weight = 0.1

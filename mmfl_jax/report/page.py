@@ -45,7 +45,7 @@ _BASELINE = {
     "classes": " The dark mark is the best prediction that looks at no image.",
 }
 
-_BOUNDS = {"centralized": "all samples in one place", "local": "each client alone"}
+_BOUNDS = {"centralized": "all samples pooled", "local": "each client alone"}
 
 
 def write_report(run_dir: Path) -> Path:

@@ -1,4 +1,4 @@
-"""The two bounds beside a run: all samples in one place, and each client alone."""
+"""The two bounds beside a run: all samples pooled, and each client alone."""
 
 from __future__ import annotations
 

@@ -112,9 +112,9 @@ class MethodOptions:
     method: str = "mf+fw+mim"
     """unified, separate, mf, mf+fw+mim, fedrsclip, ... (see mmfl-jax list methods)."""
     logit_calibration: Calibration = "none"
-    """Calibration of client logits against label skew."""
+    """Logit adjustment by each client's class shares, against label skew."""
     calibration_strength: Weight = 1.0
-    """Strength of the calibration."""
+    """Strength of the logit adjustment."""
     private: str = ""
     """Words that make variables private, such as norm or head (comma between)."""
     model: ModelOptions = dataclasses.field(default_factory=ModelOptions)
