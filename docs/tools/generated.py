@@ -66,10 +66,11 @@ def options() -> str:
 def command(name: str) -> str:
     """Return the help of a command; of those on studies without the study's own options."""
     arguments = [name, "quickstart", "--help"] if name in STUDY_COMMANDS else [name, "--help"]
-    os.environ["COLUMNS"] = "100"
+    os.environ["COLUMNS"] = "88"
     with contextlib.redirect_stdout(io.StringIO()) as said, contextlib.suppress(SystemExit):
         command_line(arguments)
-    return f"```text\n{said.getvalue().partition('╭─ study options')[0].rstrip()}\n```"
+    own = re.split(r"^\W*study options", said.getvalue(), flags=re.MULTILINE)[0]
+    return f"```text\n{own.rstrip()}\n```"
 
 
 def commands() -> str:
