@@ -44,7 +44,7 @@ def check_pair(source: Path) -> None:
 
 def execute(source: Path, keep: Path | None) -> bool:
     """Run a notebook in an empty folder, say how long it took, and return whether it went through."""
-    notebook, begin = nbformat.read(source.with_suffix(".ipynb"), 4), time.perf_counter()
+    notebook, begin, before = nbformat.read(source.with_suffix(".ipynb"), 4), time.perf_counter(), os.times()
     with tempfile.TemporaryDirectory() as folder:
         client = NotebookClient(notebook, timeout=900, kernel_name="python3", resources={"metadata": {"path": folder}})
         try:
@@ -56,7 +56,9 @@ def execute(source: Path, keep: Path | None) -> bool:
             if keep is not None:
                 nbformat.write(notebook, keep / f"{source.stem}.ipynb")
     pictures = sum("image/png" in out.get("data", {}) for cell in notebook.cells for out in cell.get("outputs", ()))
-    print(f"{source.stem}: {time.perf_counter() - begin:.0f} s, {pictures} pictures", flush=True)
+    wall, now = time.perf_counter() - begin, os.times()
+    worked = now.children_user + now.children_system - before.children_user - before.children_system
+    print(f"{source.stem}: {wall:.0f} s, {worked:.0f} s of processor time, {pictures} pictures", flush=True)
     return pictures > 0
 
 
