@@ -86,6 +86,18 @@ def test_bounds_have_rows_paired_with_the_runs(tmp_path):
     assert (difference["mean"], difference["low"]) == (pytest.approx(0.25), pytest.approx(expected.low))
 
 
+def test_options_are_chosen_by_scores_on_validation_samples(tmp_path):
+    runs = [make_run(tmp_path / f"{name}-seed0", [0.1, end], algorithm=name) for name, end in (("a", 0.4), ("b", 0.6))]
+    with pytest.raises(UserError, match="a-seed0: has no scores on validation samples"):
+        report.compare(runs, validation=True)
+    for run, score in zip(runs, (0.8, 0.3)):
+        summary = json.loads((run / "summary.json").read_text())
+        (run / "summary.json").write_text(json.dumps(summary | {"validation": scores(score)}))
+    rows = report.compare(runs, validation=True)
+    assert [row["scores"]["s1+s2"]["f1_micro"]["mean"] for row in rows] == [0.8, 0.3]
+    assert rows[1]["against"]["scores"]["s1+s2"]["f1_micro"]["mean"] == pytest.approx(-0.5)
+
+
 def test_only_pairs_count():
     found = paired_difference({0: 0.5, 1: 0.7, 2: None, 3: 0.1}, {0: 0.4, 1: 0.5, 2: 0.2, 4: 0.9})
     half = stats.t.ppf(0.975, 1) * np.std([0.1, 0.2], ddof=1) / np.sqrt(2)

@@ -74,6 +74,7 @@ def compare(
     target: str | None = None,
     baseline: str | None = None,
     folds: tuple[str, ...] = (),
+    validation: bool = False,
 ) -> None:
     """Show runs side by side, seeds of one configuration as mean and spread, and their paired differences.
 
@@ -84,6 +85,7 @@ def compare(
             95 % of the best.
         baseline: name of the row that the others are compared with; the first by default.
         folds: fields, such as test_split, whose runs count as one by their mean.
+        validation: tell the scores on validation samples, by which options may be chosen, in place of the test's.
     """
     from rich.console import Console
 
@@ -91,7 +93,8 @@ def compare(
 
     runs, averaged = list(run_dirs), [field.replace("-", "_") for field in folds]
     goal = report.parse_target(target) if target is not None else None
-    for table in report.comparison_tables(report.compare(runs, folds=averaged, target=goal, baseline=baseline)):
+    rows = report.compare(runs, folds=averaged, target=goal, baseline=baseline, validation=validation)
+    for table in report.comparison_tables(rows):
         Console().print(table)
     if output is not None:
         print(*report.write_comparison(runs, output, folds=averaged), sep="\n")

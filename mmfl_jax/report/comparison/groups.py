@@ -93,11 +93,19 @@ class Group:
         return {key: value for key, value in means.items() if value is not None}
 
 
-def group_runs(run_dirs: Sequence[Path], over: Sequence[str], folds: Sequence[str]) -> list[Group]:
+def group_runs(
+    run_dirs: Sequence[Path], over: Sequence[str], folds: Sequence[str], validation: bool = False
+) -> list[Group]:
     """Read runs, and put those together that differ in ``over`` and ``folds`` only.
 
+    Args:
+      run_dirs: of the runs.
+      over, folds: fields.
+      validation: take the scores on validation samples for those of the test.
+
     Raises:
-      UserError: if there is no run, a directory is given twice, or one is not a run directory.
+      UserError: if there is no run, a directory is given twice, or one is not a run directory; for a run without the
+        scores that are asked for.
     """
     paths = [Path(path).resolve() for path in run_dirs]
     if not paths:
@@ -108,7 +116,7 @@ def group_runs(run_dirs: Sequence[Path], over: Sequence[str], folds: Sequence[st
     grouped: dict[str, dict[str, Unit]] = {}
     configs: dict[str, dict[str, Any]] = {}
     for path in (*run_dirs, *_bounds_of(paths)):
-        run = read_run(Path(path))
+        run = _on_validation(read_run(Path(path))) if validation else read_run(Path(path))
         config = {key: value for key, value in run.config.items() if key not in left_out}
         identity = json.dumps(config, sort_keys=True)
         key, fold = (json.dumps([run.config.get(field) for field in fields]) for fields in (over, folds))
@@ -123,6 +131,13 @@ def group_runs(run_dirs: Sequence[Path], over: Sequence[str], folds: Sequence[st
     fields = list(dict.fromkeys(key for config in configs.values() for key in config))
     varying = [key for key in fields if len({json.dumps(config.get(key)) for config in configs.values()}) > 1]
     return [Group(list(units.values()), {key: configs[i].get(key) for key in varying}) for i, units in grouped.items()]
+
+
+def _on_validation(run: RunRecord) -> RunRecord:
+    """Return a run whose final scores are those on validation samples, and that was not evaluated before."""
+    if not run.summary.get("validation"):
+        raise UserError(f"{run.path}: has no scores on validation samples; run it to its end with --validation-share")
+    return dataclasses.replace(run, evaluations={}, summary=run.summary | {"evaluation": run.summary["validation"]})
 
 
 def _bounds_of(paths: Sequence[Path]) -> list[Path]:

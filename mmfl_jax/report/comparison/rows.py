@@ -21,6 +21,7 @@ def compare(
     *,
     target: Target | None = None,
     baseline: str | None = None,
+    validation: bool = False,
 ) -> list[dict[str, Any]]:
     """Summarise runs, those together whose configurations differ in their seeds only.
 
@@ -30,6 +31,7 @@ def compare(
       folds: fields to average over first: with ``("test_split",)`` the folds of a seed count as one, by their mean.
       target: metric and score of the modalities together whose cost is told; None for 95 % of the best row's.
       baseline: name of the row, or of a run directory in it, that the others are compared with; None for the first.
+      validation: tell the scores on validation samples, by which options may be chosen, in place of the test's.
 
     Returns:
       A row for each configuration, in the order given: ``name``, ``method``, ``algorithm``, ``differences`` (fields
@@ -45,7 +47,7 @@ def compare(
       UserError: if there is no run, a directory is given twice, or one is not a run directory; for a target or baseline
         that no run has.
     """
-    groups = group_runs(run_dirs, over, folds)
+    groups = group_runs(run_dirs, over, folds, validation)
     rows = [_row(group) for group in groups]
     first = _baseline(groups, baseline)
     target = choose_target(groups, rows, target)

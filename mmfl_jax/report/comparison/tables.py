@@ -82,7 +82,7 @@ def _scores(rows: Sequence[Row]) -> _Sheet:
         ]
         for row in rows
     ]
-    title = "Test scores by modalities present, mean ± standard deviation"
+    title = "Scores by modalities present, mean ± standard deviation"
     return _sheet(title, ["score", *sets, "cost"], rows, cells, _facts)
 
 
