@@ -52,7 +52,8 @@ def abstract(name: str, args: Any) -> AbstractRounds:
         **options,
     )
     with memory.unlimited():
-        return AbstractRounds(study, devices_of(Topology.read(name)), federation)
+        topology = Topology.read(name)
+        return AbstractRounds(study, devices_of(topology), federation, device_bytes=topology.chip.hbm)
 
 
 def collectives(text: Text) -> dict[str, dict[str, int]]:

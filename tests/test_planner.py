@@ -189,7 +189,17 @@ def test_a_lock_tells_who_holds_it(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"stream_mb": 1, "algorithm": "scaffold", "private": "norm", "client_optimizer": "sgd"}]
+    "options",
+    [
+        {},
+        {
+            "stream_mb": 1,
+            "algorithm": "scaffold",
+            "private": "norm",
+            "client_optimizer": "sgd",
+            "client_memory": "host",
+        },
+    ],
 )
 def test_a_plan_on_shapes_is_the_program_that_runs_and_reads_no_image(options, monkeypatch):
     study = STUDY.replace(**options)

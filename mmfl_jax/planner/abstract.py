@@ -78,16 +78,27 @@ class AbstractRounds(Rounds):
       study: the options.
       devices: to plan for.
       federation: the clients; None to open what the study names.
+      device_bytes: memory of a device; 0 to ask the devices, which must be there.
     """
 
     _samples = AbstractSamples
 
-    def __init__(self, study: Study, devices: Sequence[jax.Device], federation: Federation | None = None):
-        self._found = devices
+    def __init__(
+        self,
+        study: Study,
+        devices: Sequence[jax.Device],
+        federation: Federation | None = None,
+        *,
+        device_bytes: int = 0,
+    ):
+        self._found, self._each = devices, device_bytes
         super().__init__(study, federation)
 
     def _devices(self) -> Sequence[jax.Device]:
         return self._found
+
+    def _device_bytes(self) -> int:
+        return self._each or super()._device_bytes()
 
     def _normalizer(self) -> Normalizer:
         return unit_normalizer(self.study, self.federation)
@@ -105,7 +116,13 @@ class AbstractRounds(Rounds):
         plans, _ = self.execution.planner.lay([members[:0] for members in self.cohort(0).members])
         data = tuple(self.execution.example(group) for group in range(len(self.program.groups)))
         key = on(self.mesh, P(), jax.eval_shape(lambda: jax.random.key(0)))
-        return self.state, data, on(self.mesh, P(AXIS), plans), key
+        state = self.state
+        if self._on_host:  # only the rows of a round's clients are on the devices, a row a place of the plan
+            rows = lambda plan, kept: jax.tree.map(lambda x: Shape((plan.kept.size, *x.shape[1:]), x.dtype), kept)
+            state = dataclasses.replace(
+                state, clients=on(self.mesh, P(AXIS), tuple(map(rows, plans, self.state.clients)))
+            )
+        return state, data, on(self.mesh, P(AXIS), plans), key
 
     def lowered(self) -> Any:
         """Return the round, or a wave, lowered for the devices."""

@@ -48,7 +48,7 @@ def plan(study: Study, name: str) -> plans.Plan:
     """
     topology = Topology.read(name)
     with memory.unlimited():
-        rounds = AbstractRounds(study, devices_of(topology))
+        rounds = AbstractRounds(study, devices_of(topology), device_bytes=topology.chip.hbm)
     lowered, begin = rounds.lowered(), time.perf_counter()
     try:
         compiled = lowered.compile(compiler_options(rounds.mesh))
