@@ -12,7 +12,8 @@ from jax import Array
 from mmfl_jax.ops.conv_direct import plain_forward, plain_input, plain_weight
 from mmfl_jax.ops.conv_spec import ConvSpec
 
-# Two times the lanes: by estimate never more than 3 % behind one times, and it compiles in two thirds of the time.
+# Two times the lanes: several blocks are groups again, whose layout XLA copies. A step of ResNet-8 with 8 clients is
+# estimated at 253,000 cycles a client with 128, 171,000 with 256, 174,000 with 512.
 _WIDTH = 256
 
 
