@@ -48,9 +48,9 @@ def choose(spec: ConvSpec, kind: str, dtype: jnp.dtype, batch: int, channels: in
 
     The CPU rule is measured (``benchmarks/results/ops_cpu*.jsonl``). TPU's stands on XLA's estimates
     (``ops_tpu.jsonl``: nine operations of 8 clients, float32, v5e; beyond them it is unchecked), for a convolution by
-    itself: a network in lanes is packed throughout. GPU's is a guess until there are rows: grouped convolutions are slow
-    there and batched matmuls fast, so one where the columns are not much larger than the input, and the plain form
-    elsewhere.
+    itself: a network in lanes is packed throughout. GPU's is a guess until there are rows: grouped convolutions are
+    slow there and batched matmuls fast, so one where the columns are not much larger than the input, and the plain
+    form elsewhere.
     """
     if spec.form is not None:
         return spec.form
