@@ -116,3 +116,28 @@ for chunk in (1, 4, 16):
 for registered in (512, 2048):
     seconds, _ = measure(registered, participation="64")
     print(f"64 of {registered:4} clients: {seconds * 1e3:6.1f} ms a round")
+
+# %% [markdown]
+# ## A plan
+#
+# `mmfl-jax plan` says what a round will need before you pay for it: here by timing short rounds, and for a TPU pod
+# that is not here by compiling for it, where the extra `mmfl_jax[tpu]` is installed (Linux, x86).
+
+# %%
+from IPython.display import Image, display
+
+study_file = folder / "planned.py"
+study_file.write_text(
+    "from mmfl_jax import Study\n"
+    f"study = Study.of(archive='arrays:{folder}/512.npz', partition='by:owner', test_split='official', method='mf',\n"
+    "                 encoder='mlp', width=32, batch_size=16)\n"
+)
+pod = importlib.util.find_spec("libtpu") is not None
+topology = ["--topology", "v5e:2x2,v5e:4x4"] if pod else []
+if not pod:
+    print("no libtpu here: the plan is for this machine; pip install 'mmfl_jax[tpu]' plans for TPU pods too")
+command = [sys.executable, "-m", "mmfl_jax", "plan", str(study_file), *topology, "--figure", str(folder / "plan.png")]
+told = subprocess.run(command, capture_output=True, text=True)
+print(told.stdout or told.stderr)
+if told.returncode == 0:
+    display(Image(folder / "plan.png", width=800))
