@@ -37,6 +37,7 @@ if importlib.util.find_spec("mmfl_jax") is None:
 # encoder, so that it is quick; `mmfl-jax run land_cover` is larger and longer.
 
 # %%
+import logging
 import tempfile
 from pathlib import Path
 
@@ -48,12 +49,13 @@ from IPython.display import Image, display
 import mmfl_jax as mm
 from mmfl_jax.maps import predict_maps, predictor_of
 
+logging.getLogger("absl").setLevel("ERROR")  # checkpoints are read without a word
 folder = Path(tempfile.mkdtemp())
 study = mm.Study.of(
     name="land_cover",
     archive="twintiles",
     image_size=96,
-    samples=300,
+    samples=240,
     partition="by:country",
     method="mf+fw",
     encoder="resnet8",
