@@ -6,6 +6,7 @@ Time: stands beside each table; WorldCereal's needs WORLDCEREAL, the path of wor
 """
 
 import dataclasses
+import math
 import os
 import shlex
 import sys
@@ -88,13 +89,13 @@ _HEAD = """Written by `python experiments/results.py write RUNS`. A score is the
 
 
 def _section(name: str, table: Table, runs: list[RunRecord]) -> str:
-    # The first row is what the sweep ran first: the first value of everything that is varied.
-    first = min((run for run in runs), key=lambda run: _place(run, table))
-    rows = compare([run.path for run in runs], baseline=str(first.path))
-    versions = first.summary["versions"]
+    runs = sorted(runs, key=lambda run: (_place(run, table), run.config["seed"]))
+    rows = compare([run.path for run in runs])
+    versions = runs[0].summary["versions"]
+    planned = table.seeds * math.prod(len(text.split(",")) for text in table.vary)
     seconds = sum(line["seconds"] for run in runs for line in run.rounds)
     machine = f"JAX {versions.get('jax', '?')} on {versions.get('device', '?')}, {seconds / 60:.0f} minutes of rounds"
-    lines = [f"## {table.asks}\n", f"`{_shown(name, table)}`, {len(runs)} runs; {machine}\n"]
+    lines = [f"## {table.asks}\n", f"`{_shown(name, table)}`, {len(runs)} of {planned} runs; {machine}\n"]
     return "\n".join([*lines, comparison_markdown(rows), *_told(rows), ""])
 
 
@@ -115,12 +116,14 @@ def _told(rows: list[dict]) -> list[str]:
             continue
         found, other = scores[metrics[0]], row["against"]["baseline"]
         if found["low"] is None:
-            what = f"cannot be told from {other}: one pair has no interval"
+            what = f"cannot be compared with {other} yet"
         elif found["low"] <= 0 <= found["high"]:
             what = f"is not told apart from {other}"
         else:
             what = f"is {'above' if found['mean'] > 0 else 'below'} {other}"
-        told.append(f"- {row['name']} {what} in {METRICS[metrics[0]]} of {name} ({found['n']} pairs).")
+        told.append(
+            f"- {row['name']} {what} in {METRICS[metrics[0]]} of {name} ({found['n']} pair{'s' * (found['n'] != 1)})."
+        )
     return told
 
 

@@ -23,7 +23,10 @@ def test_the_page_is_of_the_runs_alone(tmp_path, monkeypatch):
             make_run(path, [0.1, score], seed=seed, method=method)
     page = results.page(tmp_path)
     assert "## Which?" in page
-    assert "`mmfl-jax sweep quickstart --vary method=unified,mf,mf+fw --seeds 3 --run-dir RUNS/methods`, 9 runs" in page
+    assert (
+        "`mmfl-jax sweep quickstart --vary method=unified,mf,mf+fw --seeds 3 --run-dir RUNS/methods`, 9 of 9 runs"
+        in page
+    )
     assert "- mf is above unified in Micro F1 of s1+s2 (3 pairs)." in page
     assert "- mf+fw is not told apart from unified in Micro F1 of s1+s2 (3 pairs)." in page
     assert page.index("## Not measured yet") < page.index("- And? `mmfl-jax sweep")
