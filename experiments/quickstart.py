@@ -1,7 +1,10 @@
 """The main job in miniature: MF, FW and MIM on the synthetic twin of BigEarthNet-MM, a country a client.
 
 Command: mmfl-jax run quickstart
-Time, result: not measured since the twin has 16,500 samples of 16 pixels
+Time: 20 rounds took 3 min 34 s of processor time, drawing and compilation included (7 min 05 s on 2 cores beside much
+  other work, JAX 0.10.2); these 12 are not timed yet
+Result (those 20 rounds, mAP / micro-F1 at the tuned threshold): s1 .410 / .544, s2 .478 / .636, both .518 / .630; both
+  had .527 mAP after 15; most frequent labels .157 mAP
 """
 
 from mmfl_jax import Study
@@ -18,7 +21,7 @@ study = Study.of(
     logit_calibration="relative",
     # The task loss is a mean over 19 classes and small: InfoNCE at 0.1 outweighs it.
     mim_weight=0.02,
-    rounds=20,
+    rounds=12,
     local_epochs=1,
     batch_size=32,
     client_learning_rate=3e-3,
