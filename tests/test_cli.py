@@ -242,11 +242,11 @@ def test_a_run_of_patches_takes_an_archive_of_its_kind(run_dir, tmp_path, capsys
         (["run", "nowhere.py"], "study 'nowhere.py' is unknown"),
         (
             ["train", "quickstart"],
-            "command 'train' is unknown; one of run, sweep, evaluate, predict, compare, report, prepare, list",
+            "command 'train' is unknown; one of run, sweep, plan, evaluate, predict, compare, report, prepare, list",
         ),
         (["evaluate", "nowhere"], "nowhere/config.json does not exist; is nowhere a run directory?"),
         (["report", "nowhere"], "nowhere"),
-        (["report"], "Missing from mmfl-jax report: PATH of the run."),
+        (["report"], "Missing from mmfl-jax report: PATH directory of the run. (required)"),
         (["evaluate", "nowhere", "--bets"], "evaluate: --bets is unknown; did you mean --best?"),
         (["list", "methodz"], "invalid choice 'methodz'"),
         (["compare", "nowhere"], "nowhere"),

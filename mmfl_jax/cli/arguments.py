@@ -21,7 +21,7 @@ from mmfl_jax.study import OPTIONS
 T = TypeVar("T")
 _REGISTRY = ConstructorRegistry()
 # What draws tyro's boxes, and how they end.
-_FRAME, _FOOTER = re.compile(r"[╭╮╰╯│─]+"), "For full helptext"
+_FRAME, _FOOTER = re.compile(r"[╭╮╰╯│─]+|-{4,}"), "For full helptext"
 
 
 @_REGISTRY.primitive_rule
