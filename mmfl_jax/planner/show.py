@@ -41,7 +41,9 @@ def _rows(plan: Plan) -> list[tuple[str, str, str]]:
     seconds = [(f"  {part}", seconds_text(value), priced) for part, value in plan["seconds_by_part"].items()]
     if not here:
         seconds[-1] = (*seconds[-1][:2], _SUM)
-    memory = [(f"  {kind}", readable(size), _XLA) for kind, size in plan["hbm_bytes_per_chip"].items() if size]
+    memory = [
+        (f"  {kind}", readable(size), "XLA's account") for kind, size in plan["hbm_bytes_per_chip"].items() if size
+    ]
     whole = sum(plan["hbm_bytes_per_chip"].values())
     sums = ", ".join(f"{count} {kind}" for kind, count in plan["collectives"].items()) or "none"
     rows = [
@@ -49,7 +51,7 @@ def _rows(plan: Plan) -> list[tuple[str, str, str]]:
         *seconds,
         ("bound by", plan["bound"], priced),
         ("operations", f"{plan['flops_per_round']:.3g}", "XLA's count"),
-        ("share of peak", f"{plan['share_of_peak']:.2%}", _SUM),
+        ("share of peak", f"{100 * plan['share_of_peak']:.2g} %", _SUM),
         ("memory of a device", f"{readable(whole)} of {readable(plan['hbm_limit'])}", "XLA's account"),
         *memory,
         ("collectives", sums, "the program"),
