@@ -24,8 +24,9 @@ from mmfl_jax.rounds import Rounds
 from mmfl_jax.study import Study
 from mmfl_jax.study.build import open_federation
 
-# Steps between a short round and a longer one, and how often each is run: the fastest counts.
-_STEPS, _TIMES = 4, 3
+# Of a short round: chunks at every home, steps that a longer one has more, and how often each is run. The first chunk
+# of a round is slower than those after it, which find its arrays in the caches.
+_CHUNKS, _STEPS, _TIMES = 4, 4, 3
 
 
 class StandIn(Archive):
@@ -61,7 +62,7 @@ class TimedRounds(Rounds):
         return unit_normalizer(self.study, self.federation)
 
     def seconds(self, members: list[np.ndarray], steps: int) -> float:
-        """Return what a round of these members of each group takes, of so many steps each: the fastest of a few."""
+        """Return what a round of these members of each group takes, of so many steps each: the median of a few."""
         cohort = Cohort(
             members,
             [np.full(len(of), steps) for of in members],
@@ -73,16 +74,17 @@ class TimedRounds(Rounds):
             self.state, metrics, _ = self.execution.run(self.state, cohort, self._key)
             jax.block_until_ready((self.state, metrics))
             found.append(time.perf_counter() - begin)
-        return min(found)
+        return float(np.median(found))
 
-    def one_chunk(self, group: int) -> list[np.ndarray]:
-        """Return the members of a round that has one full chunk of one group at every home."""
+    def few_chunks(self, group: int) -> tuple[list[np.ndarray], int]:
+        """Return the members of a round that has a few full chunks of one group at every home, and how many."""
         homes, size = self.placement.groups[group], self.execution.planner.chunk[group]
-        members = [np.zeros(0, np.int64) for _ in self.placement.groups]
         room = self.execution.planner.most[group]
-        own = np.concatenate([homes.clients(home)[:size] for home in range(homes.devices)])
+        count = max(1, min(_CHUNKS, room // (size * homes.devices)))
+        own = np.concatenate([homes.clients(home)[: count * size] for home in range(homes.devices)])
+        members = [np.zeros(0, np.int64) for _ in self.placement.groups]
         members[group] = np.sort(own)[:room]
-        return members
+        return members, max(1, int(self.execution.planner.lay(members)[0][group].chunks.max()))
 
 
 def plan(study: Study, check: bool = True) -> plans.Plan:
@@ -152,10 +154,13 @@ def _calibrated(rounds: TimedRounds) -> tuple[float, np.ndarray, np.ndarray]:
     groups = range(len(rounds.program.groups))
     nobody = [np.zeros(0, np.int64) for _ in groups]
     fixed = rounds.seconds(nobody, 0)
-    short = np.array([rounds.seconds(rounds.one_chunk(g), 1) for g in groups])
-    longer = np.array([rounds.seconds(rounds.one_chunk(g), 1 + _STEPS) for g in groups])
-    step = np.maximum(longer - short, 0) / _STEPS
-    return fixed, np.maximum(short - fixed - step, 0), step
+    chunk, step = np.zeros(len(groups)), np.zeros(len(groups))
+    for g in groups:
+        members, count = rounds.few_chunks(g)
+        short, longer = (rounds.seconds(members, steps) for steps in (1, 1 + _STEPS))
+        step[g] = max(longer - short, 0) / (count * _STEPS)
+        chunk[g] = max((short - fixed) / count - step[g], 0)
+    return fixed, chunk, step
 
 
 def _checked(rounds: TimedRounds, estimate: float) -> dict[str, float]:
