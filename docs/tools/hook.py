@@ -20,7 +20,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 import generated  # noqa: E402
 
 #: Files that are read on GitHub too, where their links start from the repository.
-PAGES = ("CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "benchmarks/README.md", "benchmarks/results/scaling_cpu.png")
+PAGES = (
+    *("CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "experiments/RESULTS.md"),
+    *("benchmarks/README.md", "benchmarks/results/scaling_cpu.png"),
+)
 _MARK = re.compile(r"^\{\{ *(\w+) *(.*?) *\}\}$", re.MULTILINE)
 
 
