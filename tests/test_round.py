@@ -196,7 +196,7 @@ def test_round_compiles_once_though_cohorts_differ():
     for number in range(5):
         cohort = sim.cohort(number)
         seen.add(tuple(map(len, cohort.members)))
-        plans, _ = sim.execution._plans(cohort)
+        plans = sim.execution._lay(cohort).placed
         state, _ = function(state, sim.execution.data, plans, key)
     assert len(seen) > 1  # groups came with different numbers of clients
     assert function._cache_size() == 1
