@@ -337,7 +337,7 @@ def test_memory_of_a_round_does_not_grow_with_its_clients_nor_hold_the_clip_as_c
     frozen = sum(value.nbytes for value in large.state.frozen.values())
     state = memory(small.execution.compiled)["held"]
     assert state > frozen
-    plans, _ = small.execution._plans(small.cohort(0))
+    plans = small.execution._lay(small.cohort(0)).placed
     text = (
         make_round(small.program, small.mesh, (10,))
         .lower(small.state, small.execution.data, plans, small._key)
