@@ -87,12 +87,12 @@ base = mm.Study.of(
     local_epochs=3,
     client_learning_rate=3e-2,
     learning_rate_schedule="cosine",
-    evaluate_every=8,
+    evaluate_every=6,
     feature_cache=str(folder / "features"),
 )
 methods = {"zero-shot": "clip", "PromptFL": "promptfl", "local prompts": "local-prompts", "FedRSCLIP": "fedrsclip"}
 results = {
-    name: mm.Simulation(base.replace(method=method, rounds=0 if method == "clip" else 8)).run()
+    name: mm.Simulation(base.replace(method=method, rounds=0 if method == "clip" else 6)).run()
     for name, method in methods.items()
 }
 
