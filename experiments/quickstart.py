@@ -1,7 +1,7 @@
 """The main job in miniature: MF, FW and MIM on the synthetic twin of BigEarthNet-MM, a country a client.
 
 Command: mmfl-jax run quickstart
-Time: 96 s, of processor time 126 s (JAX 0.12, 2 cores of a shared Intel Xeon); the first run draws the twin as well
+Time: 96 s, drawing the twin and compilation included (JAX 0.12, 2 cores of a shared Intel Xeon)
 Result (mAP / micro-F1 at the tuned threshold): s1 .412 / .557, s2 .446 / .608, both .509 / .619; most frequent labels
   .157 mAP
 """
