@@ -14,7 +14,7 @@ from mmfl_jax import Simulation, Study, UserError, costs
 from mmfl_jax.archives.twin.patches import Twin
 from mmfl_jax.cli import main
 from mmfl_jax.engine.execution import compiler_options
-from mmfl_jax.planner import here, process, show
+from mmfl_jax.planner import chips, here, pod, process, show
 from mmfl_jax.planner import plan as plans
 from mmfl_jax.planner.abstract import AbstractRounds
 from mmfl_jax.planner.chips import SHAPES, Topology
@@ -269,7 +269,8 @@ def test_the_command_writes_json_and_a_figure(tmp_path, capsys):
 
 @needs_libtpu
 def test_a_pod_that_is_not_here():
-    plan = process.planned("quickstart", STUDY, "v5e:2x2")
+    # A device a client: else a step has sums of its own.
+    plan = process.planned("quickstart", STUDY.replace(devices_per_client=1), "v5e:2x2")
     assert plan["chips"] == 4
     assert plan["collectives"]["all-reduce"] >= 1
     assert plan["collectives_in_steps"] == {}
@@ -278,8 +279,32 @@ def test_a_pod_that_is_not_here():
     assert 0 < plan["share_of_peak"] < 1
 
 
-@needs_libtpu
-def test_a_study_that_does_not_fit_says_by_how_much():
-    study = STUDY.replace(samples=120, image_size=120, chunk_size=1, width=8, batch_size=120_000)
-    with pytest.raises(UserError, match=r"more than the .* of a chip .* what would help: .*--batch-size"):
-        process.planned("quickstart", study, "v5e:2x2")
+@pytest.fixture(scope="module")
+def abstract():
+    return AbstractRounds(STUDY, jax.devices()[:1])
+
+
+def test_data_that_does_not_fit_says_by_how_much_before_xla_is_asked(abstract, monkeypatch):
+    monkeypatch.setitem(chips.CHIPS, "v5e", Topology.read("v5e:2x2").chip._replace(hbm=100_000))
+    said = r"^--topology v5e:2x2: .* more than the 97\.7 KiB of a chip \(data .*would help: more chips .*--stream-mb"
+    with pytest.raises(UserError, match=said):
+        pod.check_arguments(abstract, Topology.read("v5e:2x2"))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        "RESOURCE_EXHAUSTED: E1000: CompileTimeHbmOom: Ran out of memory on HBM, the total memory required for HLO "
+        "temporaries (20.75G) exceeds available HBM (15.75G). HLO module: jit_federated_round.",
+        "RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 20.75G of 15.75G hbm. Exceeded hbm "
+        "capacity by 5.00G.",
+    ],
+)
+def test_what_xla_says_of_short_memory_is_one_line(abstract, error):
+    said = pod.refused(abstract, Topology.read("v5e:2x2").chip, error)
+    assert said.startswith("5.0 GiB more than the 15.8 GiB of a chip (at least 20.8 GiB, temporaries")
+    assert said.endswith("what would help: a smaller --chunk-size or --batch-size, --precision bfloat16")
+
+
+def test_what_else_xla_says_is_told(abstract):
+    assert pod.refused(abstract, Topology.read("v5e:2x2").chip, "INTERNAL: why\nstack") == "XLA says INTERNAL: why"

@@ -49,18 +49,19 @@ def plan(study: Study, name: str) -> plans.Plan:
     topology = Topology.read(name)
     with memory.unlimited():
         rounds = AbstractRounds(study, devices_of(topology), device_bytes=topology.chip.hbm)
+    check_arguments(rounds, topology)
     lowered, begin = rounds.lowered(), time.perf_counter()
     try:
         compiled = lowered.compile(compiler_options(rounds.mesh))
     except jax.errors.JaxRuntimeError as error:
-        raise UserError(f"--topology {name}: {_refused(rounds, topology.chip, str(error))}") from None
+        raise UserError(f"--topology {name}: {refused(rounds, topology.chip, str(error))}") from None
     seconds = time.perf_counter() - begin
     text = Text(compiled.as_text())
     held = plans.memory_by_kind(text, compiled)
     if rounds.study.execution.stream_mb:
         held["data"] *= 2  # the wave that trains and the one that arrives
     if sum(held.values()) > topology.chip.hbm:
-        raise UserError(f"--topology {name}: {_too_large(rounds, topology.chip, held)}")
+        raise UserError(f"--topology {name}: {_too_large(topology.chip, held)}")
     return _priced(rounds, name, topology, text, held, seconds)
 
 
@@ -153,23 +154,42 @@ def _notes(rounds: AbstractRounds, text: Text, topology: Topology) -> list[str]:
     return notes
 
 
-def _too_large(rounds: AbstractRounds, chip: Chip, held: dict[str, int]) -> str:
-    over = sum(held.values()) - chip.hbm
-    parts = ", ".join(f"{kind} {readable(size)}" for kind, size in held.items() if size)
-    return f"{readable(over)} more than the {readable(chip.hbm)} of a chip ({parts}); {_help(held, chip)}"
+def check_arguments(rounds: AbstractRounds, topology: Topology) -> None:
+    """Raise UserError where what a round is given is more than a chip has; XLA would take long to find it out."""
+    held = _given(rounds)
+    if sum(held.values()) > topology.chip.hbm:
+        name = f"{topology.generation}:{topology.shape}"
+        raise UserError(f"--topology {name}: {_too_large(topology.chip, held)}")
 
 
-def _refused(rounds: AbstractRounds, chip: Chip, error: str) -> str:
-    """Return what XLA's error says, and what would help where memory is short."""
-    short = re.search(r"Used ([\d.]+\w) of ([\d.]+\w) hbm. Exceeded hbm capacity by ([\d.]+\w)", error)
-    if short is None:
-        return f"XLA says {error.splitlines()[0]}"
-    held = dict.fromkeys(("model", "results", "temporaries", "copies"), 0)
+def _given(rounds: AbstractRounds) -> dict[str, int]:
+    """Return the bytes of a round's arguments on a device by kind, without the padding of layouts."""
     homes, span = rounds.mesh.devices.shape
     state, data, *_ = rounds.arguments
-    held |= {"data": _bytes(data) // (homes * span), "clients": _bytes(state.clients) // homes}
-    held["temporaries"] = chip.hbm  # at the least: XLA gave up on them
-    return f"{short[3]} more than the {short[2]} of a chip ({short[1]} needed); {_help(held, chip)}"
+    clients = _bytes(state.clients)
+    return {"data": _bytes(data) // (homes * span), "clients": clients // homes, "model": _bytes(state) - clients}
+
+
+def _too_large(chip: Chip, held: dict[str, int]) -> str:
+    parts = ", ".join(f"{kind} {readable(size)}" for kind, size in held.items() if size)
+    return _short(sum(held.values()), chip, parts, held)
+
+
+def refused(rounds: AbstractRounds, chip: Chip, error: str) -> str:
+    """Return what XLA's error says, and what would help where memory is short."""
+    # XLA knows two ways to say it: of temporaries alone, and of all.
+    for pattern in (r"HLO temporaries \(([\d.]+)([KMG])\) exceeds", r"Used ([\d.]+)([KMG]) of [\d.]+\w hbm"):
+        if found := re.search(pattern, error):
+            size = int(float(found[1]) * 2 ** {"K": 10, "M": 20, "G": 30}[found[2]])
+            held = {**_given(rounds), "temporaries": size}
+            what = f"at least {readable(size)}, temporaries" + ("" if "temporaries" in found[0] else " and all else")
+            return _short(size, chip, what, held)
+    return f"XLA says {error.splitlines()[0]}"
+
+
+def _short(needed: int, chip: Chip, parts: str, held: dict[str, int]) -> str:
+    over = readable(needed - chip.hbm)
+    return f"{over} more than the {readable(chip.hbm)} of a chip ({parts}); {_help(held, chip)}"
 
 
 def _bytes(tree: Any) -> int:
@@ -178,12 +198,13 @@ def _bytes(tree: Any) -> int:
 
 def _help(held: dict[str, int], chip: Chip) -> str:
     """Return what would make a study fit."""
-    growing, fixed = held["data"] + held["clients"] + held["copies"], held["model"] + held["results"]
-    advice = []
+    growing, advice = sum(held.get(kind, 0) for kind in plans.GROWING), []
     if growing > chip.hbm / 2:
-        advice.append(f"{growing / chip.hbm:.2g} chips' memory is what clients hold: more chips")
-    if held["data"] > held["clients"]:
+        advice.append(f"more chips (clients hold {growing / chip.hbm:.2g} times one's memory)")
+    if held["data"] > chip.hbm / 4:
         advice.append("--stream-mb")
-    if held["temporaries"] + fixed > chip.hbm / 4:
+    if held["clients"] > chip.hbm / 4:
+        advice.append("--client-memory host")
+    if held.get("temporaries", 0) > chip.hbm / 4:
         advice.append("a smaller --chunk-size or --batch-size")
     return "what would help: " + ", ".join([*advice, "--precision bfloat16"])
