@@ -11,18 +11,19 @@ in ``mmfl_jax/ops/conv_choice.py`` should keep near 1.
 
 import argparse
 import itertools
-import json
 import pathlib
 
-from estimates import chip, compile_for, cycles
+from estimates import compile_for, costs
 
 import jax  # isort: skip
 import jax.numpy as jnp
+from common import emit
 from ops import KINDS, SHAPES, spec_of
 
 from mmfl_jax.ops.conv_choice import choose
 from mmfl_jax.ops.convolution import _operation
 from mmfl_jax.ops.platform import compiled_for
+from mmfl_jax.planner.chips import Topology
 
 FORMS = ("plain", "batched", "packed")
 NAMES = "patch stem,stage 16,stage 32,down 16-32,short 16-32,stage 64,resnet s2 stem,resnet stage 1,resnet stage 2"
@@ -38,10 +39,10 @@ def measure(topology: str, name: str, kind: str, clients: int, dtype: str) -> li
     found = {}
     for form in FORMS:
         operation = jax.vmap(_operation(spec_of(space, kernel, stride, form), kind))
-        found[form] = cycles(compile_for(topology, operation, *arguments))
+        found[form] = costs(compile_for(topology, operation, *arguments)).total()
     with compiled_for("tpu"):
         chosen = choose(spec, kind, jnp.dtype(dtype), batch, channels, features, clients)
-    clock, peak = chip(topology)
+    chip = Topology.read(topology).chip
     flops = 2 * batch * jnp.prod(jnp.array(spec.out_space())).item() * channels * features * kernel ** len(space)
     return [
         {
@@ -53,8 +54,8 @@ def measure(topology: str, name: str, kind: str, clients: int, dtype: str) -> li
             "dtype": dtype,
             "form": form,
             "cycles_per_client": round(value / clients),
-            "us_per_client": round(value / clients / clock * 1e6, 2),
-            "ideal_us": round(flops / peak * 1e6, 2),
+            "us_per_client": round(value / clients / chip.clock * 1e6, 2),
+            "ideal_us": round(flops / chip.peak * 1e6, 2),
             "over_best": round(value / min(found.values()), 3),
             "chosen": form == chosen,
             "jax": jax.__version__,
@@ -75,10 +76,7 @@ def main() -> None:
     grid = itertools.product(args.dtype.split(","), map(int, args.clients.split(",")), args.shapes.split(","), KINDS)
     for dtype, clients, name, kind in grid:
         for row in measure(args.topology, name, kind, clients, dtype):
-            print(json.dumps(row), flush=True)
-            if args.output:
-                with args.output.open("a") as file:
-                    file.write(json.dumps(row) + "\n")
+            emit(row, args.output)
 
 
 if __name__ == "__main__":

@@ -10,21 +10,21 @@ of the arguments are free, so what a round pays to draw a batch is not in it.
 """
 
 import argparse
-import collections
-import json
 import pathlib
 import time
 
-from estimates import chip, compile_for, costs
+from estimates import compile_for, costs
 
 import jax  # isort: skip
 import jax.numpy as jnp
+from common import emit
 from flax import nnx
 
 from mmfl_jax import ops
 from mmfl_jax.models import Normalization
 from mmfl_jax.models.encoders import make_encoder
 from mmfl_jax.models.options import ModelOptions
+from mmfl_jax.planner.chips import Topology
 
 BATCH, CHANNELS = 16, 10
 
@@ -88,34 +88,28 @@ def main() -> None:
     args = parser.parse_args()
     norm = Normalization(ModelOptions(precision=args.precision), whitened=args.whitened)
     step, arguments = local_step(args.encoder, args.side, norm)
-    clock, peak = chip(args.topology)
-    ideal = operations(args.encoder, args.side, norm) / peak
+    chip = Topology.read(args.topology).chip
+    ideal = operations(args.encoder, args.side, norm) / chip.peak
     for chunk in map(int, args.chunk.split(",")):
         stacked = jax.tree.map(lambda a: jax.ShapeDtypeStruct((chunk, *a.shape), a.dtype), arguments)  # noqa: B023
         for form in args.forms.split(","):
             begin = time.perf_counter()
             with ops.conv_form(None if form == "lanes" else form):
                 compiled = compile_for(args.topology, jax.vmap(step), *stacked)
-            found = costs(compiled.as_text())
-            sources: collections.Counter[str] = collections.Counter()
-            for (_, source), cycles in found.items():
-                sources[source] += cycles
-            total = sum(found.values())
+            found = costs(compiled)
+            total = found.total()
             row = vars(args) | {"output": None, "forms": None, "chunk": chunk, "form": form}
             row |= {
                 "cycles_per_client": round(total / chunk),
-                "us_per_client": round(total / chunk / clock * 1e6, 1),
-                "share_of_peak": round(ideal / (total / chunk / clock), 4),
+                "us_per_client": round(total / chunk / chip.clock * 1e6, 1),
+                "share_of_peak": round(ideal / (total / chunk / chip.clock), 4),
                 "temporaries_mb": round(compiled.memory_analysis().temp_size_in_bytes / 1e6, 1),
                 "compile_seconds": round(time.perf_counter() - begin, 1),
-                "largest": {name: round(cycles / total, 3) for name, cycles in sources.most_common(6)},
+                "largest": {name: round(cycles / total, 3) for name, cycles in found.most_common(6)},
                 "jax": jax.__version__,
             }
             row = {name: value for name, value in row.items() if value is not None}
-            print(json.dumps(row), flush=True)
-            if args.output:
-                with args.output.open("a") as file:
-                    file.write(json.dumps(row) + "\n")
+            emit(row, args.output)
 
 
 if __name__ == "__main__":

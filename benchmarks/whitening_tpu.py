@@ -9,18 +9,18 @@ ResNet-8 lie in lanes. A row a method: estimated microseconds, and which operati
 from __future__ import annotations
 
 import argparse
-import collections
-import json
 import pathlib
 from typing import Any
 
-from estimates import chip, compile_for, costs
+from estimates import compile_for, costs
 
 # isort: split
 import jax
 import jax.numpy as jnp
+from common import emit
 
 from mmfl_jax.ops import whitening
+from mmfl_jax.planner.chips import Topology
 
 GROUP, EPSILON = 4, 1e-3
 
@@ -51,24 +51,18 @@ def main() -> None:
     shape = lambda *sides: jax.ShapeDtypeStruct(sides, jnp.float32)
     images, channels = shape(args.rows, args.channels), shape(args.channels)
     for method in ("cholesky", "newton_schulz"):  # zca needs eigenvalues, which a TPU finds one after the other
-        found = costs(compile_for(args.topology, step(method), images, channels, channels, images).as_text())
-        total, sources = sum(found.values()), collections.Counter[str]()
-        for (_, source), cycles in found.items():
-            sources[source] += cycles
+        found = costs(compile_for(args.topology, step(method), images, channels, channels, images))
         row = {
             "benchmark": "whitening_tpu",
             "topology": args.topology,
             "rows": args.rows,
             "channels": args.channels,
             "method": method,
-            "us": round(total / chip(args.topology)[0] * 1e6, 1),
-            "largest": {name: round(cycles / total, 3) for name, cycles in sources.most_common(4)},
+            "us": round(found.total() / Topology.read(args.topology).chip.clock * 1e6, 1),
+            "largest": {name: round(cycles / found.total(), 3) for name, cycles in found.most_common(4)},
             "jax": jax.__version__,
         }
-        print(json.dumps(row), flush=True)
-        if args.output:
-            with args.output.open("a") as file:
-                file.write(json.dumps(row) + "\n")
+        emit(row, args.output)
 
 
 if __name__ == "__main__":

@@ -32,9 +32,6 @@ class OpenOptions:
     image_cache: str = ""
 
 
-#: Samples of the twin: some 8,200 train, and 4,100 test. A quarter of them starve every method alike.
-TWIN_SAMPLES = 16_500
-
 Opener = Callable[[str, OpenOptions], Archive]
 _KINDS: dict[str, tuple[str, Opener]] = {}
 
@@ -108,11 +105,11 @@ def open(
 @register("twin", "twin  synthetic BigEarthNet-MM (Sentinel-1/2, 19 classes, ten countries), made on the fly")
 def _open_twin(location: str, options: OpenOptions) -> Archive:
     from mmfl_jax.archives.twin.cache import kept_on_disk
-    from mmfl_jax.archives.twin.patches import Twin
+    from mmfl_jax.archives.twin.patches import SAMPLES, Twin
 
     if location:
         raise UserError(f"twin:{location}: the twin has no location; write twin, and its size and seed as options")
-    samples, size = options.samples or TWIN_SAMPLES, options.image_size or 120
+    samples, size = options.samples or SAMPLES, options.image_size or 120
     twin = Twin(samples, modalities=options.modalities, image_size=size, bands=options.bands, seed=options.seed)
     return kept_on_disk(twin, options.image_cache, (samples, size, options.bands, options.seed))
 

@@ -115,8 +115,8 @@ class Resident:
         """
         laid = self._lay(cohort)
         state, metrics = self.compiled(self.memory.bring(state, laid.plans), self.data, laid.placed, key)
-        if following is not None and isinstance(self.memory, HostMemory):
-            self.memory.read_ahead(self._lay(following()).plans)
+        if following is not None:
+            self.memory.read_ahead(lambda: self._lay(following()).plans)
         return self.memory.take_back(state), metrics, laid.work.metrics()
 
     def _lay(self, cohort: Cohort) -> Laid:

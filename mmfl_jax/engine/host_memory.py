@@ -10,6 +10,7 @@ import dataclasses
 import math
 import os
 import tempfile
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -65,6 +66,9 @@ class DeviceMemory:
         """Return the state that a round is given."""
         return state
 
+    def read_ahead(self, plans: Callable[[], Plans]) -> None:
+        """Read nothing: all is there."""
+
     def take_back(self, state: ServerState) -> ServerState:
         """Return the state that a round has left."""
         return state
@@ -93,10 +97,11 @@ class HostMemory:
         self._away = state.clients, plans
         return dataclasses.replace(state, clients=tuple(put_parts(self._mesh, part)))
 
-    def read_ahead(self, plans: Plans) -> None:
+    def read_ahead(self, plans: Callable[[], Plans]) -> None:
         """Read the rows of the next plan, while a round runs."""
         assert self._away is not None
-        self._ahead = self._away[0], plans, self._read(self._away[0], plans)
+        tables, coming = self._away[0], plans()
+        self._ahead = tables, coming, self._read(tables, coming)
 
     def take_back(self, state: ServerState) -> ServerState:
         """Return the state with all rows, on the host, once those on devices are written there."""

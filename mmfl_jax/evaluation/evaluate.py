@@ -119,10 +119,13 @@ class Evaluator:
         self._each = -(-batch_size // mesh.size)
         self.task = task_of(archive)
         self._template = template
-        size = sum(int(np.prod(archive.modalities[m].shape)) * 4 for m in self.modalities) * len(samples)
-        self._kept: list[tuple[dict[str, Array], Array]] | None = None
-        if size <= _RESIDENT_BYTES:
-            self._kept = list(self._read())
+        self._kept = self._hold()
+
+    def _hold(self) -> list[tuple[dict[str, Array], Array]] | None:
+        """Return the batches that stay on the devices; None where they are too large, and are read again each time."""
+        shapes = [self.archive.modalities[m].shape for m in self.modalities]
+        size = sum(int(np.prod(shape)) * 4 for shape in shapes) * len(self.samples)
+        return list(self._read()) if size <= _RESIDENT_BYTES else None
 
     def with_modalities(self, modalities: Sequence[str], template: Template) -> Evaluator:
         """Return what scores another model on the same samples, seen by some of the modalities."""
@@ -175,7 +178,7 @@ class Evaluator:
         found = self.measured(params, stats, frozen)
         scores = {name: self.task.scores(self.table, measured) for name, measured in found.items()}
         if tuned_on is not None:
-            seen = tuned_on.measured(params, stats, frozen)
+            seen = found if tuned_on is self else tuned_on.measured(params, stats, frozen)
             for name, measured in found.items():
                 scores[name] |= self.task.tuned_scores((tuned_on.table, seen[name]), self.table, measured)
         return scores

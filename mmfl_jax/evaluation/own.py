@@ -49,12 +49,14 @@ class OwnMoments(Evaluator):
         owners: np.ndarray,
     ):
         super().__init__(archive, samples, template, normalizer, modalities, mesh, batch_size)
-        self._kept = None  # its parts keep theirs
         self._rows = [np.flatnonzero(owners == owner) for owner in np.unique(owners)]
         self._parts = [
             Evaluator(archive, samples[rows], template, normalizer, modalities, mesh, min(batch_size, len(rows)))
             for rows in self._rows
         ]
+
+    def _hold(self) -> None:
+        """Hold nothing: its parts hold theirs."""
 
     def with_modalities(self, modalities: Sequence[str], template: Template) -> OwnMoments:
         """Return what scores another model on the same samples, seen by some of the modalities."""

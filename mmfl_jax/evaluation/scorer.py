@@ -160,7 +160,7 @@ class Scorer:
             name = set_name(group.modalities)
             of_group = group.modalities, self._program.templates[g]
             chosen = evaluator.with_modalities(*of_group)
-            seen = None if tuned_on is None else tuned_on.with_modalities(*of_group)
+            seen = chosen if tuned_on is evaluator else tuned_on and tuned_on.with_modalities(*of_group)
             for i in range(min(len(group.ids), _ALONE)):
                 params, stats = self._program.client_variables(state, g, int(self._rows[g][i]))
                 found.setdefault(name, []).append(chosen.evaluate(params, stats, state.frozen, seen)[name])
@@ -177,11 +177,10 @@ class Scorer:
     def _of_validation(self) -> Evaluator | None:
         """Return what scores the federation's validation samples, or as many of them as are needed; made once."""
         samples = self._federation.validation
-        if not len(samples):
-            return None
-        if len(samples) > _VALIDATION:
-            samples = samples[np.linspace(0, len(samples) - 1, _VALIDATION).astype(np.int64)]
-        self._seen = self._seen or self._evaluator(samples, min(self._batch, len(samples)))
+        if self._seen is None and len(samples):
+            if len(samples) > _VALIDATION:
+                samples = samples[np.linspace(0, len(samples) - 1, _VALIDATION).astype(np.int64)]
+            self._seen = self._evaluator(samples, min(self._batch, len(samples)))
         return self._seen
 
     def _evaluator(

@@ -8,7 +8,7 @@ from mmfl_jax.archives.base import SPLITS, Archive
 from mmfl_jax.errors import UserError
 from mmfl_jax.federation.draws import Stream, generator
 from mmfl_jax.federation.partition import Parts
-from mmfl_jax.federation.ragged import offsets_of, row_numbers
+from mmfl_jax.federation.ragged import offsets_of, ranks
 
 
 def train_and_test(archive: Archive, test_split: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -64,11 +64,8 @@ def without_validation(
         return parts, np.flatnonzero(archive.splits == "validation") if official else np.zeros(0, np.int64)
     whole = _wholes(archive)
     turn = generator(seed, Stream.VALIDATION).permutation(whole.max() + 1)[whole[parts.samples]]
-    order = np.lexsort((turn, row_numbers(parts.offsets)))
     count = (share * parts.sizes).astype(np.int64)
-    rank = np.arange(len(order)) - np.repeat(parts.offsets[:-1], parts.sizes)
-    kept = np.ones(len(order), bool)
-    kept[order[rank < np.repeat(count, parts.sizes)]] = False
+    kept = ranks(parts.offsets, turn) >= np.repeat(count, parts.sizes)
     left = Parts(parts.names, parts.samples[kept], offsets_of(parts.sizes - count))
     return left, np.unique(parts.samples[~kept])
 

@@ -14,7 +14,7 @@ import numpy as np
 from mmfl_jax.errors import UserError
 from mmfl_jax.federation.draws import Stream, generator
 from mmfl_jax.federation.federation import Federation
-from mmfl_jax.federation.ragged import row_numbers
+from mmfl_jax.federation.ragged import ranks, row_numbers
 from mmfl_jax.tasks import task_of
 
 
@@ -74,11 +74,8 @@ def with_few_labels(federation: Federation, share: float, seed: int) -> Federati
 
     def change(labels: np.ndarray, number: int) -> np.ndarray:
         group = federation.groups[number]
-        owner = row_numbers(group.offsets)
-        order = np.lexsort((generator(seed, Stream.LABELLED, number).random(len(owner)), owner))
-        rank = np.empty(len(owner), np.int64)
-        rank[order] = np.arange(len(owner)) - group.offsets[owner]
-        kept = rank < np.maximum(np.rint(share * group.sizes), 1)[owner]
+        turns = generator(seed, Stream.LABELLED, number).random(len(group.samples))
+        kept = ranks(group.offsets, turns) < np.repeat(np.maximum(np.rint(share * group.sizes), 1), group.sizes)
         return np.where(kept.reshape(-1, *[1] * (labels.ndim - 1)), labels, labels.dtype.type(task.unlabelled))
 
     return _relabelled(federation, change, None)

@@ -28,6 +28,11 @@ class CohortRule(NamedTuple):
     value: float = 0
     strata: int = 0
 
+    @property
+    def counts(self) -> bool:
+        """Return whether ``value`` is a number of clients."""
+        return self.kind in ("number", "per-group", "stratified")
+
 
 def sample_cohort(clients: int, cohort: int, seed: int, round_number: int) -> np.ndarray:
     """Return the sorted numbers of the clients of a round, drawn uniformly without replacement.
@@ -137,7 +142,7 @@ class Participation:
         """
         cohort, groups = read_participation(reference), tuple(group.ids for group in federation.groups)
         there = max(len(ids) for ids in groups) if cohort.kind == "per-group" else federation.clients
-        if cohort.kind in ("number", "per-group", "stratified") and cohort.value > there:
+        if cohort.counts and cohort.value > there:
             what = "clients of the largest group" if cohort.kind == "per-group" else "clients of the federation"
             raise UserError(f"--participation {reference!r} is more than the {there} {what}; at most {there}")
         _check_share("dropout", dropout, below_one=True)
@@ -164,8 +169,7 @@ class Participation:
     @property
     def most(self) -> tuple[int, ...]:
         """Return the most clients of each group that one round may have."""
-        kind, value, _ = self.cohort
-        bound = int(value) if kind in ("number", "per-group", "stratified") else self.clients
+        bound = int(self.cohort.value) if self.cohort.counts else self.clients
         return tuple(min(bound, len(ids)) for ids in self.groups)
 
     @property
@@ -180,9 +184,8 @@ class Participation:
         Under Poisson sampling, differential privacy divides the sum of updates by what was expected (without dropout),
         as the number that came is itself private.
         """
-        kind, value, strata = self.cohort
-        number = value if strata else sum(self.most)
-        chosen = {"all": self.clients, "share": value * self.clients, "number": value}.get(kind, number)
+        kind, value, _ = self.cohort
+        chosen = {"all": self.clients, "share": value * self.clients, "per-group": sum(self.most)}.get(kind, value)
         return chosen * (1 - self.dropout)
 
     def chosen(self, round_number: int) -> np.ndarray:

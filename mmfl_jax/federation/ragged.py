@@ -20,6 +20,14 @@ def row_numbers(offsets: np.ndarray) -> np.ndarray:
     return np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
 
 
+def ranks(offsets: np.ndarray, turns: np.ndarray) -> np.ndarray:
+    """Return ``[values]``: how many values of the same row have their turn before each, equal turns in order."""
+    rows = row_numbers(offsets)
+    out = np.empty(len(rows), np.int64)
+    out[np.lexsort((turns, rows))] = np.arange(len(rows)) - offsets[rows]
+    return out
+
+
 def positions(offsets: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """Return where the values of ``rows`` lie in the flat array, row after row in the order given."""
     sizes = np.diff(offsets)[rows]

@@ -111,41 +111,23 @@ def plan(study: Study, check: bool = True) -> plans.Plan:
         "server": fixed,
     }
     parts = {part: value * rounds.repeats for part, value in parts.items()}
-    whole, flops, chunk = sum(parts.values()), rounds.flops(), rounds.execution.planner.chunk
-    # Devices of a CPU share one memory.
-    held, limit = plans.memory_by_kind(text, compiled), available_bytes() // rounds.mesh.size
-    most, largest_chunk = plans.largest(held, limit, rounds.federation.clients, chunk)
-    kinds, size, stepped = plans.collectives(text)
     assert rounds.compile_seconds is not None
-    return plans.Plan(
-        study=study.name,
+    return plans.plan_of(
+        rounds,
+        text,
+        plans.memory_by_kind(text, compiled),
+        available_bytes() // rounds.mesh.size,  # devices of a CPU share one memory
+        parts,
+        homes,
+        metrics,
+        _peak(),
         topology="",
-        chips=rounds.mesh.size,
-        devices_per_client=rounds.mesh.devices.shape[1],
-        chunk=tuple(chunk),
-        clients=rounds.federation.clients,
-        cohort=int(metrics["clients"]),
-        hbm_bytes_per_chip=held,
-        hbm_limit=limit,
-        collectives=kinds,
-        collective_bytes=size,
-        collectives_in_steps=stepped,
-        flops_per_round=flops,
-        seconds_estimated=whole,
-        seconds_by_part=parts,
-        bound=max(parts, key=lambda name: parts[name]),
-        share_of_peak=flops / (whole * _peak()),
-        idle_chips=float(1 - homes.mean() / homes.max()),
-        imbalance=float(homes.max() / homes.mean()),
-        padding_waste=metrics["padding_waste"],
         step_cycles=(),
         cycles_by_source={},
         cycles_by_operation={},
         compile_seconds=rounds.compile_seconds,
-        largest_federation=most,
-        largest_chunk=largest_chunk,
         notes=("seconds: short rounds timed on this machine, with random images; peak: a float32 matmul's here",),
-        checked=_checked(rounds, whole) if check else None,
+        checked=_checked(rounds, sum(parts.values())) if check else None,
     )
 
 

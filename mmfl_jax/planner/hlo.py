@@ -44,6 +44,11 @@ class Operation:
         return self.attribute(r'op_name="((?:[^"\\]|\\.)*)"').replace("\\'", "'")
 
     @property
+    def function(self) -> str:
+        """Return which of JAX's functions it is of, such as ``dot_general``."""
+        return self.label.rpartition("/")[2]
+
+    @property
     def cycles(self) -> int:
         """Return XLA's estimate for a TPU; 0 where it gives none."""
         return int(self.attribute(r'"estimated_cycles":"(\d+)"') or 0)

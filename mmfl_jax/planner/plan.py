@@ -97,6 +97,59 @@ class Plan:
         return dataclasses.asdict(self)
 
 
+def plan_of(
+    rounds: Rounds,
+    text: Text,
+    held: dict[str, int],
+    limit: int,
+    parts: dict[str, float],
+    homes: np.ndarray,
+    metrics: dict[str, float],
+    peak: float,
+    **own: Any,
+) -> Plan:
+    """Return a plan with all that is worked out alike for every device.
+
+    Args:
+      rounds: that are planned.
+      text: of the compiled round.
+      held: :func:`memory_by_kind`.
+      limit: bytes that a device has.
+      parts: seconds of a round by part.
+      homes: ``[homes]`` seconds that each computes.
+      metrics: :func:`work_of`.
+      peak: operations a second of all devices together.
+      own: the other fields.
+    """
+    whole, flops, chunk = sum(parts.values()), rounds.flops(), rounds.execution.planner.chunk
+    most, largest_chunk = largest(held, limit, rounds.federation.clients, chunk)
+    kinds, size, stepped = collectives(text)
+    return Plan(
+        study=rounds.study.name,
+        chips=rounds.mesh.size,
+        devices_per_client=rounds.mesh.devices.shape[1],
+        chunk=tuple(chunk),
+        clients=rounds.federation.clients,
+        cohort=int(metrics["clients"]),
+        hbm_bytes_per_chip=held,
+        hbm_limit=limit,
+        collectives=kinds,
+        collective_bytes=size,
+        collectives_in_steps=stepped,
+        flops_per_round=flops,
+        seconds_estimated=whole,
+        seconds_by_part=parts,
+        bound=max(parts, key=lambda name: parts[name]),
+        share_of_peak=flops / (whole * peak),
+        idle_chips=float(1 - homes.mean() / homes.max()),
+        imbalance=float(homes.max() / homes.mean()),
+        padding_waste=metrics["padding_waste"],
+        largest_federation=most,
+        largest_chunk=largest_chunk,
+        **own,
+    )
+
+
 def memory_by_kind(text: Text, compiled: Any) -> dict[str, int]:
     """Return the bytes on a device by kind (:attr:`Plan.hbm_bytes_per_chip`), that add up to XLA's account."""
     analysis, copies = compiled.memory_analysis(), sum(text.copied.values())

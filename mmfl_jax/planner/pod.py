@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import time
 from typing import Any
@@ -75,7 +76,6 @@ def _priced(
     chunks, steps, metrics = plans.work_of(rounds)
     homes = (chunks.T @ chunk_cycles + steps.T @ step_cycles) / chip.clock
     busiest = int(homes.argmax())
-    kinds, size, stepped = plans.collectives(text)
     parts = {
         "local steps": float(steps[:, busiest] @ step_cycles) / chip.clock,
         "chunks": float(chunks[:, busiest] @ chunk_cycles) / chip.clock,
@@ -83,39 +83,23 @@ def _priced(
         "collectives": _network_seconds(text, chip, rounds.mesh.size, steps[:, busiest]),
     }
     parts = {part: value * rounds.repeats for part, value in parts.items()}
-    whole, flops, sources = sum(parts.values()), rounds.flops(), plans.step_shares(text, text.source)
-    peak = flops / (whole * chip.peak * rounds.mesh.size)
-    chunk = rounds.execution.planner.chunk
-    most, largest_chunk = plans.largest(held, chip.hbm, rounds.federation.clients, chunk)
-    return plans.Plan(
-        study=rounds.study.name,
+    made = plans.plan_of(
+        rounds,
+        text,
+        held,
+        chip.hbm,
+        parts,
+        homes,
+        metrics,
+        chip.peak * rounds.mesh.size,
         topology=name,
-        chips=rounds.mesh.size,
-        devices_per_client=rounds.mesh.devices.shape[1],
-        chunk=tuple(chunk),
-        clients=rounds.federation.clients,
-        cohort=int(metrics["clients"]),
-        hbm_bytes_per_chip=held,
-        hbm_limit=chip.hbm,
-        collectives=kinds,
-        collective_bytes=size,
-        collectives_in_steps=stepped,
-        flops_per_round=flops,
-        seconds_estimated=whole,
-        seconds_by_part=parts,
-        bound=_bound(parts, sources, peak),
-        share_of_peak=peak,
-        idle_chips=float(1 - homes.mean() / homes.max()),
-        imbalance=float(homes.max() / homes.mean()),
-        padding_waste=metrics["padding_waste"],
-        step_cycles=tuple(float(c) / size for c, size in zip(step_cycles, chunk)),
-        cycles_by_source=sources,
-        cycles_by_operation=plans.step_shares(text, lambda one: one.label.rpartition("/")[2]),
+        step_cycles=tuple(float(c) / size for c, size in zip(step_cycles, rounds.execution.planner.chunk)),
+        cycles_by_source=plans.step_shares(text, text.source),
+        cycles_by_operation=plans.step_shares(text, lambda one: one.function),
         compile_seconds=compile_seconds,
-        largest_federation=most,
-        largest_chunk=largest_chunk,
         notes=(*_notes(rounds, text, topology), plans.UNKNOWN),
     )
+    return dataclasses.replace(made, bound=_bound(made))
 
 
 def _cycles(text: Text, place: Place) -> int:
@@ -133,14 +117,14 @@ def _network_seconds(text: Text, chip: Chip, devices: int, steps: np.ndarray) ->
     return seconds
 
 
-def _bound(parts: dict[str, float], sources: dict[str, float], peak: float) -> str:
-    part = max(parts, key=lambda name: parts[name])
-    if part != "local steps":
-        return part
-    if peak > 0.5:
+def _bound(made: plans.Plan) -> str:
+    """Return what most of the seconds go to, and of local steps, what in them."""
+    if made.bound != "local steps":
+        return made.bound
+    if made.share_of_peak > 0.5:
         return "local steps: the matrix units"
-    first = next(iter(sources), "")
-    return f"local steps: {first} ({sources.get(first, 0):.0%} of their cycles)"
+    first = next(iter(made.cycles_by_source), "")
+    return f"local steps: {first} ({made.cycles_by_source.get(first, 0):.0%} of their cycles)"
 
 
 def _notes(rounds: AbstractRounds, text: Text, topology: Topology) -> list[str]:

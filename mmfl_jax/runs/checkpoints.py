@@ -149,7 +149,7 @@ class Checkpoints:
     def _at_home(self, group: int, saved: Kept, rows: np.ndarray | None, like: Kept) -> Kept:
         """Return what a group's clients kept, on their devices of now."""
         if any(isinstance(x, np.ndarray) for x in jax.tree.leaves(like)):
-            return self._on_host(group, saved, rows, like)
+            return self._written_on_host(group, saved, rows, like)
         lying = {x.sharding for x in jax.tree.leaves(like)}
         if not lying or self._placement is None or self._placement.devices == 1:
             return jax.tree.map(lambda v, x: jax.device_put(v if rows is None else v[rows], x.sharding), saved, like)
@@ -161,7 +161,7 @@ class Checkpoints:
 
         return put_parts(mesh, part)
 
-    def _on_host(self, group: int, saved: Kept, rows: np.ndarray | None, like: Kept) -> Kept:
+    def _written_on_host(self, group: int, saved: Kept, rows: np.ndarray | None, like: Kept) -> Kept:
         """Write what clients kept where it lies on the host, and return it."""
         assert self._placement is not None
         homes = self._placement.groups[group]
