@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import pytest
@@ -20,9 +21,12 @@ SIZES = [6, 7, 17, 60, 8, 40, 5, 9, 20, 9, 12]
 HELD = [(("s1",), ("s2",))[i % 2] for i in range(len(SIZES))]
 OPTIONS = {"method": "mf+fw+mim", "private": "norm", "algorithm": "scaffold", "rounds": 2, "evaluate_every": 1}
 ONE_DEVICE_A_HOME = {"devices_per_client": 1}
+# Seconds that a process may take; one that takes longer tells where it was.
+LONGEST = 600
 SCRIPT = f"""
 import sys; sys.path.insert(0, {HERE!r})
-import json, pathlib
+import faulthandler, json, pathlib
+faulthandler.dump_traceback_later({LONGEST - 30}, exit=True)
 import jax
 jax.config.update("jax_num_cpu_devices", 2)
 from mmfl_jax import cluster
@@ -61,36 +65,42 @@ def start(count, command, folder):
     return processes
 
 
-def ended(processes, folder, seconds=300):
+def ended(processes, folder, seconds=LONGEST):
     """Return the exit codes of processes, and what they said on standard error."""
     try:
         codes = [process.wait(seconds) for process in processes]
     finally:
         for process in processes:
             process.kill()
+            process.wait()
     return codes, [(folder / f"err-{i}").read_text() for i in range(len(processes))]
 
 
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """Return the simulation by one process after its run, and its scores."""
+    sim = simulation(ragged_federation(SIZES, HELD), devices=1, **OPTIONS)
+    return sim, sim.run(tmp_path_factory.mktemp("alone") / "run", report=False)["evaluation"]
+
+
 @pytest.mark.parametrize(("count", "stream"), [(2, 0), (4, 0), (2, 1)], ids=["two", "four", "two, streamed"])
-def test_processes_equal_one(tmp_path, count, stream):
+def test_processes_equal_one(tmp_path, alone, count, stream):
     address = free_address()
     script = lambda i: ["-c", SCRIPT, address, str(count), str(i), str(stream), str(tmp_path)]
     codes, errors = ended(start(count, script, tmp_path), tmp_path)
     assert codes == [0] * count, errors
 
-    alone = simulation(ragged_federation(SIZES, HELD), devices=1, **OPTIONS)
-    summary = alone.run(tmp_path / "alone", report=False)
-    again = simulation(ragged_federation(SIZES, HELD), devices=1, **OPTIONS)
-    saved = Checkpoints(tmp_path / "run" / "checkpoints", again.placement, read_only=True)
-    _, again.state = saved.restore(again.state)
-    assert_close(in_order(again), in_order(alone), 1e-5, kept=1e-4)
+    sim, evaluation = alone
+    saved = Checkpoints(tmp_path / "run" / "checkpoints", sim.placement, read_only=True)
+    found = types.SimpleNamespace(state=saved.restore(sim.state)[1], placement=sim.placement)
+    assert_close(in_order(found), in_order(sim), 1e-5, kept=1e-4)
     scores = [json.loads((tmp_path / f"scores-{i}.json").read_text()) for i in range(count)]
     for found in scores:
-        for name, row in summary["evaluation"].items():
+        for name, row in evaluation.items():
             assert found[name]["f1_macro"] == pytest.approx(row["f1_macro"], abs=1e-6)
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["rounds"] == 2
 
-    federation = alone.federation
+    federation = sim.federation
     reads = [{tuple(pair) for pair in json.loads((tmp_path / f"read-{i}.json").read_text())} for i in range(count)]
     held = {(m, int(s)) for group in federation.groups for m in group.modalities for s in group.samples}
     tested = {(m, int(s)) for m in federation.archive.modalities for s in federation.test}
