@@ -22,16 +22,18 @@ import numpy as np
 from common import emit, host, parser, use_devices
 from flax import nnx
 
-from mmfl_jax import Simulation, Study
+from mmfl_jax import Simulation, Study, methods
 from mmfl_jax.archives.base import Archive, ModalitySpec
 from mmfl_jax.engine.batches import draw_batch
 from mmfl_jax.engine.round import client_seeds
 from mmfl_jax.federation import Federation
+from mmfl_jax.methods.method import Method, Recipe
 from mmfl_jax.models import clip
-from mmfl_jax.models.clip.prompts import PromptLearner
+from mmfl_jax.models.clip.prompts import PRIVATE, PromptLearner
+from mmfl_jax.objectives.prompts import CMFAC, PACL
 
 CLIENTS, SAMPLES, CLASSES, BATCH, STEPS, TOKENS = 1000, 64, 31, 32, 2, 4
-RATE, PACL, CMFAC = 0.05, 0.1, 0.1
+RATE, PACL_WEIGHT, CMFAC_WEIGHT = 0.05, 0.1, 0.1
 NAME_TOKENS = (1, 2, 2, 3, 4)
 WORKER = pathlib.Path(__file__).with_name("prompts_torch.py")
 PROMPTS = ("shared", "private")
@@ -75,22 +77,27 @@ def names(vocabulary: int) -> clip.Tokens:
 
 
 def simulation(model: clip.CLIP, chunk: int, cohort: int) -> Simulation:
-    """Return FedRSCLIP on the federation."""
+    """Return FedRSCLIP on the federation, with this tower and names of these lengths."""
     tokens = names(model.config.vocabulary)
+
+    def recipe(study: Study, federation: Federation) -> Recipe:
+        make = lambda held: PromptLearner(model, tokens, PROMPTS, TOKENS, "mean", nnx.Rngs(0))
+        return Recipe(make, None, (PACL(PACL_WEIGHT), CMFAC(CMFAC_WEIGHT)), (PRIVATE,))
+
+    method = Method("timed-fedrsclip", "FedRSCLIP on random weights", "", base=recipe, on_features=True)
+    methods.register(method, replace=True)
     study = Study.of(
-        method="fedrsclip",
+        method="timed-fedrsclip",
         clip="random",
         batch_size=BATCH,
         local_steps=STEPS,
         participation=str(cohort),
+        devices=1,  # clients stand in the order of the federation
         chunk_size=chunk,
         client_optimizer="sgd",
         client_learning_rate=RATE,
-        pacl_weight=PACL,
-        cmfac_weight=CMFAC,
     )
-    make = lambda held: PromptLearner(model, tokens, PROMPTS, TOKENS, "mean", nnx.Rngs(0))
-    return Simulation(study, federation(model.config.projection), make_model=make)
+    return Simulation(study, federation(model.config.projection))
 
 
 def inputs(sim: Simulation, model: clip.CLIP, repeats: int) -> tuple[np.ndarray, dict[str, Any]]:
@@ -101,9 +108,12 @@ def inputs(sim: Simulation, model: clip.CLIP, repeats: int) -> tuple[np.ndarray,
     draw = jax.jit(jax.vmap(lambda c, seed, step: draw_batch(sim.program, data, c, seed, step), (None, None, 0)))
     batches = [draw(client, seed, np.arange(STEPS)) for client, seed in zip(members, seeds)]
     given = {name: np.asarray(value) for name, value in {**sim.state.frozen, **sim.state.params}.items()}
+    tokens = names(model.config.vocabulary)
+    given |= {"names": np.asarray(model.text.embed(tokens.ids)), "ends": tokens.end_positions}
     given["images"] = np.stack([np.asarray(batch.images["rgb"]) for batch in batches])
     given["labels"] = np.stack([np.asarray(batch.labels).argmax(axis=-1) for batch in batches])
-    options = {"rate": RATE, "pacl": PACL, "cmfac": CMFAC, "heads": model.config.text.heads, "repeats": repeats}
+    weights = {"pacl": PACL_WEIGHT, "cmfac": CMFAC_WEIGHT}
+    options = {**weights, "rate": RATE, "heads": model.config.text.heads, "repeats": repeats}
     return members, {**given, **{name: np.float32(value) for name, value in options.items()}}
 
 
@@ -111,7 +121,8 @@ def time_engine(sim: Simulation, repeats: int) -> tuple[list[float], dict[str, n
     """Return seconds of each round after the first one, and the prompts after the first."""
     sim.run_round()
     prompts = {name: np.array(sim.state.params[f"prompts/{name}/tokens"]) for name in PROMPTS[:1]}
-    prompts["private"] = np.array(sim.state.clients[0]["variables"]["prompts/private/tokens"])
+    rows = np.array(sim.state.clients[0]["variables"]["prompts/private/tokens"])
+    prompts["private"] = rows[sim.placement.groups[0].positions]
     seconds = []
     for _ in range(repeats):
         begin = time.perf_counter()

@@ -11,8 +11,11 @@ import numpy as np
 import pytest
 from data.clip.make_reference import SMALL, inputs, seeded
 from flax import nnx
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mmfl_jax.models import Template, clip, values
+from mmfl_jax.models.clip.ragged import Ragged
 
 DATA = Path(__file__).parent / "data" / "clip"
 VIT_B_32_GELU = dataclasses.replace(clip.VIT_B_32, activation="gelu")
@@ -96,12 +99,29 @@ def test_texts_may_be_cut_after_the_last_end():
     np.testing.assert_allclose(encode(model, other, ends), cut, atol=1e-5)
 
 
+@settings(deadline=None)
+@given(st.lists(st.integers(1, 6), min_size=1, max_size=7))
+def test_tokens_of_ragged_texts_go_into_a_row_and_back(lengths):
+    texts = Ragged.of(np.array(lengths))
+    padded = np.zeros((len(lengths), max(lengths), 2), np.float32)
+    for text, length in enumerate(lengths):
+        padded[text, :length] = text + 1 + np.arange(length)[:, None] / 10
+    row = texts.pack(padded[np.array(texts.order)])
+    assert len(row) == len(texts.positions) == sum(lengths)
+    np.testing.assert_array_equal(texts.unpack(row)[np.argsort(texts.order)], padded)
+    np.testing.assert_array_equal(texts.ends(row), padded[np.arange(len(lengths)), np.array(lengths) - 1])
+    np.testing.assert_allclose(row[:, 0] % 1, texts.positions / 10, atol=1e-5)
+
+
 def prompted(model, prompt, shared_prefix):
-    """Return the features of two names behind start token and prompt, both ways."""
-    tokens, ends = np.array([[298, 5, 6, 299, 0], [298, 7, 8, 9, 299]]), np.array([3, 4])
+    """Return the features of names of several lengths behind start token and prompt, both ways."""
+    tokens = np.array([[298, 5, 6, 299, 0], [298, 7, 8, 9, 299], [298, 299, 0, 0, 0], [298, 5, 7, 299, 0]])
+    ends = tokens.argmax(axis=1)  # the end token has the largest number
     embeddings = model.text.embed(tokens)
     if shared_prefix:
-        return model.text(embeddings[:, 1:], ends - 1, jnp.concatenate([embeddings[0, :1], prompt]))
+        texts = Ragged.of(ends)
+        names = texts.pack(embeddings[np.array(texts.order), 1:])
+        return model.text.after(jnp.concatenate([embeddings[0, :1], prompt]), names, texts)
     prompts = jnp.broadcast_to(prompt, (len(tokens), *prompt.shape))
     whole = jnp.concatenate([embeddings[:, :1], prompts, embeddings[:, 1:]], axis=1)
     return model.text(whole, ends + len(prompt))
@@ -110,7 +130,7 @@ def prompted(model, prompt, shared_prefix):
 def test_a_prefix_computed_once_is_the_same_as_before_every_text():
     model = small()
     prompt = jax.random.normal(jax.random.key(0), (4, 24))
-    weights = jax.random.normal(jax.random.key(1), (2, 20))
+    weights = jax.random.normal(jax.random.key(1), (4, 20))
 
     @functools.partial(jax.jit, static_argnums=1)
     @jax.value_and_grad
@@ -161,9 +181,9 @@ def test_wrong_shapes_are_refused():
     with pytest.raises(ValueError, match=r"images have shape \(1, 32, 32, 3\); \[n, 28, 28, 3\] is needed"):
         model.vision(jnp.zeros((1, 32, 32, 3)))
     with pytest.raises(ValueError, match="texts have 17 tokens; 16 at most"):
-        model.text(jnp.zeros((1, 13, 24)), jnp.array([2]), jnp.zeros((4, 24)))
+        model.text.after(jnp.zeros((4, 24)), jnp.zeros((13, 24)), Ragged.of(np.array([13])))
     with pytest.raises(ValueError, match="where attention is causal"):
-        model.vision.transformer(jnp.zeros((1, 13, 32)), jnp.zeros((4, 32)))
+        model.vision.transformer.after(jnp.zeros((4, 32)), jnp.zeros((13, 32)), Ragged.of(np.array([13])))
 
 
 def test_against_transformers_itself(tmp_path):

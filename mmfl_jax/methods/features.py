@@ -32,7 +32,6 @@ FEDRSCLIP = Method(
     "Lin et al., 2025, arXiv 2501.02461",
     base=functools.partial(_prompts, (SHARED, PRIVATE), True),
     on_features=True,
-    prompts=True,
 )
 PROMPTFL = Method(
     "promptfl",
@@ -40,7 +39,6 @@ PROMPTFL = Method(
     "Guo et al., 2023, arXiv 2208.11625",
     base=functools.partial(_prompts, (SHARED,), False),
     on_features=True,
-    prompts=True,
 )
 LOCAL_PROMPTS = Method(
     "local-prompts",
@@ -48,7 +46,6 @@ LOCAL_PROMPTS = Method(
     "a baseline of Lin et al., 2025, arXiv 2501.02461",
     base=functools.partial(_prompts, (PRIVATE,), False),
     on_features=True,
-    prompts=True,
 )
 CLIP = Method(
     "clip",

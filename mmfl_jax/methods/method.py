@@ -61,7 +61,6 @@ class Method:
       module: ``(recipe, study, federation) -> Recipe``; None for a method.
       on_features: whether the model sees features of a frozen CLIP, not images; of a module, whether it can join such a
         method.
-      prompts: whether texts are encoded in every step.
       trains: whether anything is trained.
     """
 
@@ -71,7 +70,6 @@ class Method:
     base: Callable[[Study, Federation], Recipe] | None = None
     module: Callable[[Recipe, Study, Federation], Recipe] | None = None
     on_features: bool = False
-    prompts: bool = False
     trains: bool = True
 
     def recipe(self, study: Study, federation: Federation) -> Recipe:

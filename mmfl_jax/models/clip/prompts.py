@@ -10,8 +10,10 @@ from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
+from mmfl_jax.models.clip.ragged import Ragged
 from mmfl_jax.models.clip.tokenizer import Tokens
 from mmfl_jax.models.clip.towers import CLIP, TextTower
 from mmfl_jax.models.multimodal import Output
@@ -58,17 +60,19 @@ class PromptLearner(nnx.Module):
         self.prompts = nnx.Dict({prompt: Prompt(tokens, width, rngs) for prompt in prompts})
         self.order = tuple(prompts)
         self.branches = branches
-        self.names = Frozen(model.text.embed(jnp.asarray(names.ids)))
-        self.ends = Frozen(jnp.asarray(names.end_positions))
+        self.layout = Ragged.of(names.end_positions)  # what follows the start token, to the end token
+        embedded = model.text.embed(jnp.asarray(names.ids))
+        self.begin = Frozen(embedded[0, :1])
+        self.names = Frozen(self.layout.pack(embedded[np.array(self.layout.order), 1:]))
         self.text = _frozen_text(model.text)
         self.logit_scale = Frozen(model.logit_scale[...])
 
     def texts(self) -> Array:
         """Return the unit text features of the classes by each prompt, ``[prompts, classes, projection]``."""
-        names, ends = self.names[...], self.ends[...]
+        begin, names = self.begin[...], self.names[...]
         prompts = jnp.stack([self.prompts[name].tokens[...] for name in self.order]).astype(names.dtype)
         # No text sees what follows: start token and prompt are computed once for all classes.
-        encode = lambda prompt: self.text(names[:, 1:], ends - 1, prefix=jnp.concatenate([names[0, :1], prompt]))
+        encode = lambda prompt: self.text.after(jnp.concatenate([begin, prompt]), names, self.layout)
         return unit(jax.vmap(encode)(prompts))
 
     def __call__(self, images: Mapping[str, Array], train: bool) -> Output:

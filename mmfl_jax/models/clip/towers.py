@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from mmfl_jax.models.clip.config import CLIPConfig
+from mmfl_jax.models.clip.ragged import Ragged
 from mmfl_jax.models.clip.transformer import Transformer, layer_norm, normal
 
 Array = jax.Array
@@ -75,16 +77,13 @@ class TextTower(nnx.Module):
         """Return the embeddings ``[n, t, width]`` of token ids ``[n, t]``, without positions."""
         return self.token_embedding(tokens)
 
-    def __call__(self, embeddings: Array, end_positions: Array, prefix: Array | None = None) -> Array:
+    def __call__(self, embeddings: Array, end_positions: Array) -> Array:
         """Return the features of texts.
 
         Args:
           embeddings: ``[n, t, width]`` without positions. Tokens after the end change nothing, so ``t`` need only
             reach the end of the longest text.
           end_positions: int ``[n]``, where along ``t`` each text has its end token.
-          prefix: ``[p, width]``, embeddings that all texts begin with (start token, prompt), computed once for all;
-            the same as standing before ``embeddings``, with ``p + t`` tokens a text. ``end_positions`` stay counted
-            from the beginning of ``embeddings``.
 
         Returns:
           float32 ``[n, projection]``, not of unit length.
@@ -92,16 +91,37 @@ class TextTower(nnx.Module):
         Raises:
           ValueError: more tokens than the context.
         """
-        before, context = 0 if prefix is None else len(prefix), self.position_embedding.shape[0]
-        length = before + embeddings.shape[1]
+        x = self.transformer(self._placed(embeddings, np.arange(embeddings.shape[1])))
+        return self._features(jnp.take_along_axis(x, end_positions[:, None, None], axis=1)[:, 0])
+
+    def after(self, prefix: Array, tokens: Array, texts: Ragged) -> Array:
+        """Return the features of texts that all begin with the same tokens.
+
+        Args:
+          prefix: ``[p, width]``, embeddings of what all begin with (start token, prompt), computed once for all.
+          tokens: ``[tokens, width]``, embeddings of what follows, to the end tokens.
+          texts: whose tokens they are.
+
+        Returns:
+          float32 ``[n, projection]``, not of unit length, in the texts' own order.
+
+        Raises:
+          ValueError: more tokens than the context.
+        """
+        prefix = self._placed(prefix, np.arange(len(prefix)))
+        return self._features(
+            texts.ends(self.transformer.after(prefix, self._placed(tokens, len(prefix) + texts.positions), texts))
+        )
+
+    def _placed(self, embeddings: Array, positions: np.ndarray) -> Array:
+        """Return embeddings ``[..., t, width]`` with what stands for these positions ``[t]``."""
+        length, context = int(positions.max()) + 1, self.position_embedding.shape[0]
         if length > context:
             raise ValueError(f"texts have {length} tokens; {context} at most")
         dtype = self.dtype or embeddings.dtype
-        positions = self.position_embedding[...].astype(dtype)
-        if prefix is not None:
-            prefix = prefix.astype(dtype) + positions[:before]
-        x = self.transformer(embeddings.astype(dtype) + positions[before:length], prefix)
-        ends = jnp.take_along_axis(x, end_positions[:, None, None], axis=1)[:, 0]
+        return embeddings.astype(dtype) + self.position_embedding[...].astype(dtype)[positions]
+
+    def _features(self, ends: Array) -> Array:
         return self.projection(self.final_norm(ends)).astype(jnp.float32)
 
 

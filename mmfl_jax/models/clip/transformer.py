@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from mmfl_jax.models.clip.config import CLIPConfig, TowerConfig
+from mmfl_jax.models.clip.ragged import Ragged
 from mmfl_jax.ops.conv_spec import same_axes
 
 Array = jax.Array
@@ -49,16 +50,17 @@ class Block(nnx.Module):
 
     def __call__(self, x: Array, causal: bool) -> Array:
         """Return the tokens ``[n, t, width]`` after this block."""
-        return self._attend(x, *self._project(x), causal)
+        return self._rest(x, _attention(*self._project(x), causal))
 
-    def after(self, prefix: Array, x: Array) -> tuple[Array, Array]:
-        """Return a prefix ``[1, p, width]`` and the tokens ``[n, t, width]`` that follow it, both after this block."""
-        first, (q, k, v) = self._project(prefix), self._project(x)
+    def after(self, prefix: Array, tokens: Array, texts: Ragged) -> tuple[Array, Array]:
+        """Return a prefix ``[1, p, width]`` and texts' tokens ``[tokens, width]`` behind it, both after this block."""
+        first, own = self._project(prefix), self._project(tokens)
+        q, k, v = map(texts.unpack, own)
         follow = lambda before, after: jnp.concatenate(
-            [jnp.broadcast_to(before, (len(x), *before.shape[1:])), after], axis=1
+            [jnp.broadcast_to(before, (len(after), *before.shape[1:])), after], axis=1
         )
-        follows = self._attend(x, q, follow(first[1], k), follow(first[2], v), causal=True)
-        return self._attend(prefix, *first, causal=True), follows
+        seen = texts.pack(_attention(q, follow(first[1], k), follow(first[2], v), causal=True))
+        return self._rest(prefix, _attention(*first, causal=True)), self._rest(tokens, seen)
 
     def _project(self, x: Array) -> tuple[Array, Array, Array]:
         """Return queries, keys and values ``[n, t, heads, width / heads]`` of tokens ``[n, t, width]``."""
@@ -66,14 +68,19 @@ class Block(nnx.Module):
         split = lambda y: y.reshape(*y.shape[:-1], self.heads, -1)
         return split(q), split(k), split(v)
 
-    def _attend(self, x: Array, q: Array, k: Array, v: Array, causal: bool) -> Array:
-        """Return the tokens ``x`` after this block; queries are those of the last tokens among the keys."""
-        mask = None
-        if causal:
-            length, keys = q.shape[1], k.shape[1]
-            mask = jnp.tril(jnp.ones((length, keys), bool), keys - length)[None, None]
-        x = x + self.out(jax.nn.dot_product_attention(q, k, v, mask=mask).reshape(x.shape))
+    def _rest(self, x: Array, seen: Array) -> Array:
+        """Return tokens ``x`` after this block, given what they have seen, ``[..., heads, width / heads]``."""
+        x = x + self.out(seen.reshape(x.shape))
         return x + self.down(self.activation(self.up(self.mlp_norm(x))))
+
+
+def _attention(q: Array, k: Array, v: Array, causal: bool) -> Array:
+    """Return what queries see, ``[n, t, heads, width / heads]``; they are those of the last tokens among the keys."""
+    mask = None
+    if causal:
+        length, keys = q.shape[1], k.shape[1]
+        mask = jnp.tril(jnp.ones((length, keys), bool), keys - length)[None, None]
+    return jax.nn.dot_product_attention(q, k, v, mask=mask)
 
 
 class Transformer(nnx.Module):
@@ -88,25 +95,28 @@ class Transformer(nnx.Module):
         make = nnx.vmap(lambda rngs: Block(size, config, dtype, rngs), in_axes=0, out_axes=0)
         self.blocks: Block = nnx.split_rngs(splits=size.layers)(make)(rngs)
 
-    def __call__(self, x: Array, prefix: Array | None = None) -> Array:
-        """Return the tokens ``[n, t, width]`` after all blocks.
+    def __call__(self, x: Array) -> Array:
+        """Return the tokens ``[n, t, width]`` after all blocks."""
+        graph, weights = nnx.split(self.blocks)
+        return jax.lax.scan(lambda x, weights: (nnx.merge(graph, weights)(x, self.causal), None), x, weights)[0]
+
+    def after(self, prefix: Array, tokens: Array, texts: Ragged) -> Array:
+        """Return the tokens ``[tokens, width]`` of texts that all begin with a prefix, after all blocks.
 
         Args:
-          x: tokens ``[n, t, width]``.
-          prefix: tokens ``[p, width]`` that stand before each of the ``n`` sequences. No token sees a later one, so
-            they are computed once and not ``n`` times; only a causal transformer takes them.
+          prefix: ``[p, width]``. No token sees a later one, so it is computed once and not for each text.
+          tokens: ``[tokens, width]``.
+          texts: whose tokens they are.
 
         Raises:
-          ValueError: a prefix where every token sees all others.
+          ValueError: where every token sees all others.
         """
-        graph, weights = nnx.split(self.blocks)
-        if prefix is None:
-            return jax.lax.scan(lambda x, weights: (nnx.merge(graph, weights)(x, self.causal), None), x, weights)[0]
         if not self.causal:
             raise ValueError("a prefix is computed once for all sequences only where attention is causal")
+        graph, weights = nnx.split(self.blocks)
 
         def step(carry: tuple[Array, Array], weights: nnx.State) -> tuple[tuple[Array, Array], None]:
-            return nnx.merge(graph, weights).after(*carry), None
+            return nnx.merge(graph, weights).after(*carry, texts), None
 
-        first, x = same_axes(prefix[None], x)  # a scan's carry ends as it began: in shard_map, varying by client
-        return jax.lax.scan(step, (first, x), weights)[0][1]
+        first, tokens = same_axes(prefix[None], tokens)  # a scan's carry ends as it began: in shard_map, by client
+        return jax.lax.scan(step, (first, tokens), weights)[0][1]
