@@ -27,6 +27,7 @@ from common import Shape, emit, host, parser, random_federation, use_devices
 
 from mmfl_jax import Simulation, Study, costs
 from mmfl_jax.archives.twin.statistics import COUNTRY_SEASONS, COUNTRY_SIZES
+from mmfl_jax.engine.chunks import IMAGES, widest
 from mmfl_jax.engine.plan import Planner, local_steps
 from mmfl_jax.federation.assignment import assign_modalities
 from mmfl_jax.federation.partition import Part, Parts
@@ -111,20 +112,24 @@ def layouts() -> dict[str, list[int]]:
 def padding_row(layout: str, sizes: list[int], chunk: int, devices: int) -> dict:
     """Return what one lay-out of the real sizes wastes, each client with one modality as the engine deals them.
 
-    ``padding_waste`` is the engine's: client-steps computed for nothing, as a chunk runs as long as its longest client.
-    ``device_waste`` adds the time that devices wait for the last one.
+    ``padding_waste`` is the engine's: client-steps of lanes whose client has ended and after whom nobody waits.
+    ``device_waste`` adds the time that devices wait for the last one. Chunk 0 is the engine's choice on an accelerator:
+    as many as are nearly always full.
     """
     parts = Parts.of([Part(str(i), np.arange(size)) for i, size in enumerate(sizes)])
     _, sets, held = assign_modalities(parts, ("s1", "s2"), "single", 0)
     steps = [local_steps(parts.sizes[held == i], 1, BATCH) for i in range(len(sets))]
-    chunks = [min(chunk, len(s)) for s in steps]
+    chunks = [min(chunk or IMAGES, len(s)) for s in steps]
     placement = Placement.of(steps, steps, devices)
+    if not chunk:
+        chunks = [widest(-(-most // devices), g, len(steps[g]), steps, placement) for g, most in enumerate(chunks)]
     _, work = Planner(steps, chunks, placement, [len(s) for s in steps]).lay([np.arange(len(s)) for s in steps])
     return {
         "benchmark": "padding",
         "layout": layout,
         "clients": len(sizes),
         "chunk": chunk,
+        "lanes": chunks,
         "devices": devices,
         "client_steps": work.steps,
         "padding_waste": round(1 - work.steps / work.computed, 4),
@@ -229,7 +234,7 @@ def _draw_waste(rows: list[dict], panel) -> None:
         )
     panel.axhline(10, color="#7a828c", linestyle=_LINES[2], linewidth=1)
     chunks = list(dict.fromkeys(r["chunk"] for r in rows))
-    panel.set_xticks(range(len(chunks)), chunks)
+    panel.set_xticks(range(len(chunks)), [chunk or "chosen" for chunk in chunks])
     panel.set(xlabel="clients a chunk", ylim=(0, 150), yticks=range(0, 101, 20))
     panel.set_title("Wasted share of device time, %")
 
@@ -260,7 +265,7 @@ def main() -> None:
 
     for layout, sizes in layouts().items():
         for devices in (1, 8):
-            for chunk in (1, 2, 4, 8):
+            for chunk in (1, 2, 4, 8, 16, 0):
                 add(padding_row(layout, sizes, chunk, devices))
     for model in args.models.split(","):
         if args.steps:

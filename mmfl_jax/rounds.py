@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,10 +15,11 @@ from jax.sharding import Mesh
 
 from mmfl_jax import cluster, costs, methods
 from mmfl_jax.archives.base import Archive
+from mmfl_jax.engine.chunks import chunk_sizes
 from mmfl_jax.engine.data import Samples
 from mmfl_jax.engine.execution import Cohort, Resident, Streamed
 from mmfl_jax.engine.host_memory import DeviceMemory, HostMemory
-from mmfl_jax.engine.mesh import client_mesh, device_bytes, own_homes, run_key
+from mmfl_jax.engine.mesh import client_mesh, device_bytes, own_homes, platform_of, run_key
 from mmfl_jax.engine.normalizer import Normalizer
 from mmfl_jax.engine.plan import Planner, local_steps
 from mmfl_jax.engine.state import ServerState, digest
@@ -44,12 +46,6 @@ from mmfl_jax.study.build import (
     setting_of,
 )
 from mmfl_jax.tasks import task_of
-
-# Clients an accelerator trains side by side when --chunk-size is 0, by whether they have images. A CPU core is full
-# with one client, and a chunk of one computes nothing for nothing (benchmarks/scaling.py).
-_CHUNK = {True: 16, False: 64}
-# A client's step through ViT-B/32's text tower keeps some 200 MB for its gradient (two prompts, 31 classes).
-_CHUNK_PROMPTS = 8
 
 
 class Rounds:
@@ -260,16 +256,27 @@ class Rounds:
         chosen, cohort = self.study.execution.chunk_size, min(sum(most), self._participation.largest)
         if chosen > cohort:
             raise UserError(f"--chunk-size {chosen} is more than the {cohort} clients of a round; at most {cohort}")
-        sizes = []
-        for group, count in zip(self._clients.groups, most):
-            specs = [self.federation.archive.modalities[m].shape for m in group.modalities]
-            auto = _CHUNK[any(len(shape) == 3 for shape in specs)]
-            if methods.find(self.study.method.method).prompts:
-                auto = _CHUNK_PROMPTS
-            if self.mesh.devices.flat[0].platform == "cpu":
-                auto = 1
-            sizes.append(min(chosen or min(auto, -(-count // self.placement.devices)), count))
-        return sizes
+        if chosen:
+            return [min(chosen, count) for count in most]
+        share = self._participation.expected / self._clients.clients
+        expected = [min(n, max(1, round(share * len(g.ids)))) for n, g in zip(most, self._clients.groups)]
+        dtype = self.normalizer.dtype
+        shapes = {m: jax.ShapeDtypeStruct(s.shape, dtype) for m, s in self.federation.archive.modalities.items()}
+        platform, free = platform_of(self.mesh), self._device_bytes() - self._held_bytes(dtype.itemsize)
+        return chunk_sizes(self.program, shapes, self._steps, self.placement, expected, platform, free)
+
+    def _held_bytes(self, item: int) -> int:
+        """Return what a device holds between rounds: images, ``item`` bytes a number, and what clients keep."""
+        held = self.study.execution.stream_mb << 20
+        for group, homes in enumerate(self.placement.groups):
+            clients = self._clients.groups[group]
+            if not self.study.execution.stream_mb:
+                sample = sum(math.prod(self.federation.archive.modalities[m].shape) for m in clients.modalities)
+                fullest = np.bincount(homes.device, clients.sizes, homes.devices).max()
+                held += int(fullest) * sample * item // self.program.span
+            if not self._on_host:
+                held += homes.rows * sizes.kept_bytes(self.program, group)
+        return held
 
     def _initial_state(self, make: MakeModel) -> ServerState:
         model = make(tuple(self.federation.archive.modalities))

@@ -26,13 +26,15 @@ def test_waste_of_a_layout_by_hand(benchmark):
     row = lambda chunk, devices: benchmark("scaling").padding_row("some", sizes, chunk, devices)
     assert row(1, 1)["client_steps"] == 37
     assert row(1, 1)["padding_waste"] == row(1, 1)["device_waste"] == 0
-    # Pairs (10, 5), (4, -) and (8, 7), (3, -) run for 10 + 4 + 8 + 3 steps, two clients wide.
-    assert row(2, 1)["padding_waste"] == row(2, 1)["device_waste"] == round(1 - 37 / 50, 4)
+    # 10 beside 5 and then 4, 8 beside 7 and then 3, two clients wide.
+    assert row(2, 1)["padding_waste"] == row(2, 1)["device_waste"] == round(1 - 37 / 40, 4)
     # One client each for six of eight devices: all wait for the one with 10 steps.
     assert row(1, 8)["padding_waste"] == 0
     assert row(1, 8)["device_waste"] == round(1 - 37 / 80, 4)
     # A chunk is never wider than the clients of its group.
     assert row(8, 1)["padding_waste"] == round(1 - 37 / (3 * 10 + 3 * 8), 4)
+    assert row(0, 1)["lanes"] == [2, 2]
+    assert row(0, 1)["padding_waste"] < 0.1
 
 
 def test_real_layouts_are_those_of_the_archive(benchmark):

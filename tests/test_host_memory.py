@@ -43,8 +43,8 @@ def test_rounds_are_the_same(federation, options):
     assert device.evaluate_clients() == host.evaluate_clients()
     # Rows of the cohort are all that a round is given.
     given = host.execution.memory.bring(host.state, host.execution.planner.lay(host.cohort(4).members)[0])
-    for rows, plan in zip(given.clients, host.execution.planner.capacity):
-        assert {x.shape[0] for x in jax.tree.leaves(rows)} == {plan * host.execution.planner.chunk[0]}
+    for rows, places in zip(given.clients, host.execution.planner.capacity):
+        assert {x.shape[0] for x in jax.tree.leaves(rows)} == {places}
 
 
 def test_checkpoints_go_from_one_to_the_other(federation, tmp_path):

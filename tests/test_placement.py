@@ -13,9 +13,13 @@ def test_planner_counts_the_padding_it_makes():
     steps = [np.array([10, 1, 5, 4])]
     planner = Planner(steps, [2], Placement.of(steps, steps, 1), most=[4])
     (plan,), work = planner.lay([np.arange(4)])
-    assert plan.clients[0].tolist() == [[0, 2], [3, 1]]
-    assert plan.steps[0].tolist() == [[10, 5], [4, 1]]
-    assert work.metrics() == {"clients": 4, "client_steps": 20, "padding_waste": pytest.approx(1 - 20 / 28)}
+    assert plan.clients[0].tolist() == [0, 2, 3, 1]
+    assert plan.steps[0].tolist() == [10, 5, 4, 1]
+    # One lane has the client of ten steps, the other those of five, four and one.
+    assert work.metrics() == {"clients": 4, "client_steps": 20, "padding_waste": 0}
+    assert work.turns.tolist() == [[3]]  # as soon as nobody waits, all go on until the last has ended
+    (_,), work = Planner(steps, [3], planner.placement, most=[4]).lay([np.arange(4)])
+    assert work.metrics()["padding_waste"] == pytest.approx(1 - 20 / 30)
 
 
 def test_clients_are_dealt_to_devices_longest_first():
@@ -25,12 +29,12 @@ def test_clients_are_dealt_to_devices_longest_first():
     (plan,), work = planner.lay([np.arange(4)])
     assert [plan.steps[d].sum() for d in range(2)] == [10, 9]
     assert [placement.groups[0].clients(d).tolist() for d in range(2)] == [[0, 3], [1, 2]]
-    assert plan.chunks.tolist() == [2, 2]
+    assert work.turns.tolist() == [[2, 2]]
     assert work.metrics()["imbalance"] == pytest.approx(10 / 9.5)
     assert work.metrics()["idle_devices"] == pytest.approx(1 - 9.5 / 10)
     (plan,), work = planner.lay([np.array([1, 2])])  # both live on one device
-    assert plan.clients[1, :, 0].tolist() == [0, 1]
-    assert plan.chunks.tolist() == [0, 2]
+    assert plan.clients.tolist() == [[-1, -1], [0, 1]]
+    assert work.turns.tolist() == [[0, 2]]
     assert work.metrics()["imbalance"] == 2
 
 
@@ -52,7 +56,7 @@ def test_every_client_has_one_home_and_every_member_one_lane(sizes, devices, ran
     chunk = [random.randint(1, len(values)) for values in sizes]
     plans, work = Planner(sizes, chunk, placement, [len(v) for v in sizes]).lay(members)
     for plan, homes, chosen, values in zip(plans, placement.groups, members, sizes):
-        device, _, _ = there = np.nonzero(plan.clients >= 0)
+        device, _ = there = np.nonzero(plan.clients >= 0)
         found = [homes.clients(d)[row] for d, row in zip(device, plan.clients[there])]
         assert sorted(found) == chosen.tolist()
         assert np.array_equal(plan.steps[there], values[np.array(found, np.int64)])

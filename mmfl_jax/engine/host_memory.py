@@ -124,7 +124,7 @@ class HostMemory:
     def _rows(self, group: int, plan: GroupPlan) -> np.ndarray:
         """Return ``[devices * places]``: the row of each place of a plan; where nobody is, of somebody."""
         begins = self._homes[group].rows * np.arange(len(plan.clients))
-        return (begins[:, None, None] + np.maximum(plan.clients, 0)).reshape(-1)
+        return (begins[:, None] + np.maximum(plan.clients, 0)).reshape(-1)
 
 
 def _write(table: Kept, rows: np.ndarray, new: Kept) -> None:

@@ -1,4 +1,4 @@
-"""The plan of a round: which clients take part, in which chunk, each on its home device.
+"""The plan of a round: which clients take part, in which order, each on its home device.
 
 All of it is host arithmetic on small integers; the jitted round receives the result as arrays of fixed shape.
 """
@@ -11,6 +11,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from mmfl_jax.engine.turns import Schedule, scheduled
 from mmfl_jax.federation.placement import Placement
 
 
@@ -19,14 +20,17 @@ from mmfl_jax.federation.placement import Placement
 class GroupPlan:
     """Hold one group's share of a round, ready to be sharded over devices.
 
+    The clients of a home wait in a queue, the longest first (:mod:`mmfl_jax.engine.turns`).
+
     Attributes:
-      clients: ``[devices, chunks, chunk]`` int32 rows of the home device, -1 where there is none.
-      kept: ``[devices, chunks, chunk]`` int32 rows of what clients keep, -1 where there is none: those of the home, or
-        the places of this plan where only the cohort's rows are on the device.
-      steps: ``[devices, chunks, chunk]`` int32 local steps, 0 where there is none.
-      slots: ``[devices, chunks, chunk]`` int32: which of the group's clients in the cohort it is, from 0.
-      delays: ``[devices, chunks, chunk]`` int32: how many rounds ago it was sent its parameters.
-      chunks: ``[devices]`` int32: how many of the chunks hold anybody.
+      clients: ``[devices, places]`` int32 rows of the home device, -1 where there is none.
+      kept: ``[devices, places]`` int32 rows of what clients keep, -1 where there is none: those of the home, or the
+        places of this plan where only the cohort's rows are on the device.
+      steps: ``[devices, places]`` int32 local steps, 0 where there is none.
+      slots: ``[devices, places]`` int32: which of the group's clients in the cohort it is, from 0.
+      delays: ``[devices, places]`` int32: how many rounds ago it was sent its parameters.
+      multiple: ``[devices]`` int32: of which the local steps of a turn are.
+      chunk: clients that a device trains side by side.
     """
 
     clients: np.ndarray
@@ -34,7 +38,8 @@ class GroupPlan:
     steps: np.ndarray
     slots: np.ndarray
     delays: np.ndarray
-    chunks: np.ndarray
+    multiple: np.ndarray
+    chunk: int = dataclasses.field(metadata={"static": True})
 
 
 class Work(NamedTuple):
@@ -43,21 +48,27 @@ class Work(NamedTuple):
     Attributes:
       clients: that take part.
       steps: their local steps.
-      computed: client-steps that all devices compute: a chunk runs as long as its longest client.
+      computed: client-steps that all devices compute, whoever is in a lane or nobody.
       longest: client-steps of the busiest device.
-      devices: how many there are.
+      turns: ``[groups, devices]`` how often clients begin and end.
+      lengths: ``[groups, devices]`` local steps of a chunk.
     """
 
     clients: int
     steps: int
     computed: int
     longest: int
-    devices: int
+    turns: np.ndarray
+    lengths: np.ndarray
 
     def after(self, before: Work) -> Work:
         """Return the work of both, one after the other."""
-        clients, steps, computed, longest = (mine + other for mine, other in zip(self[:4], before[:4]))
-        return Work(clients, steps, computed, longest, self.devices)
+        return Work(*(mine + other for mine, other in zip(self, before)))  # type: ignore[operator]
+
+    @property
+    def devices(self) -> int:
+        """Return how many devices there are."""
+        return self.turns.shape[1]
 
     def metrics(self) -> dict[str, float]:
         """Return ``clients``, ``client_steps`` and ``padding_waste``, the share of client-steps computed for nothing.
@@ -81,7 +92,7 @@ def local_steps(sizes: np.ndarray, epochs: float, batch_size: int, fixed: int = 
 
 
 class Planner:
-    """Lay the cohort of each round into chunks, with arrays of one shape for all rounds.
+    """Lay the cohort of each round into queues, with arrays of one shape for all rounds.
 
     Args:
       steps: ``[clients]`` local steps of every client, a group an entry.
@@ -104,8 +115,8 @@ class Planner:
     ):
         self.steps, self.chunk, self.placement = steps, chunk, placement
         self.most, self.visiting = most, visiting
-        bounds = [min(n, homes.rows, at_home or n) for n, homes in zip(most, placement.groups)]
-        self.capacity = [-(-bound // c) for bound, c in zip(bounds, chunk)]
+        #: Places at every home, a group an entry.
+        self.capacity = [min(n, homes.rows, at_home or n) for n, homes in zip(most, placement.groups)]
 
     def lay(
         self,
@@ -122,41 +133,44 @@ class Planner:
           delays: of these clients, a group an entry; None for no delay.
           slots: of these clients in the round, a group an entry; None for 0, 1, ... in the order given.
         """
-        devices = self.placement.devices
-        loads, useful, plans = np.zeros(devices, np.int64), 0, []
+        useful, plans, schedules = 0, [], []
         for group, chosen in enumerate(members):
             todo = self.steps[group][chosen] if steps is None else steps[group]
             slot = np.arange(len(chosen)) if slots is None else slots[group]
             late = np.zeros(len(chosen), np.int32) if delays is None else delays[group]
-            plan = self._lay_group(group, chosen, todo, slot, late)
+            plan, schedule = self._lay_group(group, chosen, todo, slot, late)
             plans.append(plan)
-            loads += plan.steps.max(axis=2, initial=0).sum(axis=1) * self.chunk[group]
+            schedules.append(schedule)
             useful += int(todo.sum())
-        return tuple(plans), Work(sum(map(len, members)), useful, int(loads.sum()), int(loads.max()), devices)
+        turns, lengths = np.array([s.turns for s in schedules]), np.array([s.steps for s in schedules])
+        loads = np.array(self.chunk) @ lengths
+        return tuple(plans), Work(sum(map(len, members)), useful, int(loads.sum()), int(loads.max()), turns, lengths)
 
     def _lay_group(
         self, group: int, chosen: np.ndarray, todo: np.ndarray, slots: np.ndarray, late: np.ndarray
-    ) -> GroupPlan:
-        """Lay a group's members into the chunks of their homes, the longest first."""
-        homes, size = self.placement.groups[group], self.chunk[group]
+    ) -> tuple[GroupPlan, Schedule]:
+        """Lay a group's members into the queues of their homes, the longest first."""
+        homes = self.placement.groups[group]
         home = homes.device[chosen]
         order = np.lexsort((-todo, home))
         counts = np.bincount(home, minlength=homes.devices)
-        rank = np.arange(len(chosen)) - np.repeat(np.cumsum(counts) - counts, counts)
-        place = home[order], rank // size, rank % size
+        place = home[order], np.arange(len(chosen)) - np.repeat(np.cumsum(counts) - counts, counts)
 
-        def chunks(values: np.ndarray, fill: int) -> np.ndarray:
-            out = np.full((homes.devices, self.capacity[group], size), fill, np.int32)
+        def queue(values: np.ndarray, fill: int) -> np.ndarray:
+            out = np.full((homes.devices, self.capacity[group]), fill, np.int32)
             out[place] = values[order]
             return out
 
-        held, clients = -(-counts // size), chunks(homes.row[chosen], -1)
-        places = np.arange(clients[0].size, dtype=np.int32).reshape(clients.shape[1:])
-        return GroupPlan(
+        clients, steps = queue(homes.row[chosen], -1), queue(todo, 0)
+        places = np.arange(clients.shape[1], dtype=np.int32)
+        found = scheduled(steps, counts, self.chunk[group])
+        plan = GroupPlan(
             clients=clients,
             kept=np.where(clients < 0, -1, places) if self.visiting else clients,
-            steps=chunks(todo, 0),
-            slots=chunks(slots, 0),
-            delays=chunks(late, 0),
-            chunks=held.astype(np.int32),
+            steps=steps,
+            slots=queue(slots, 0),
+            delays=queue(late, 0),
+            multiple=found.multiple,
+            chunk=self.chunk[group],
         )
+        return plan, found

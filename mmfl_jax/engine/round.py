@@ -1,9 +1,9 @@
 """The federated round as one jitted function.
 
-``round(state, data, plans, key) -> state, metrics``: shard_map over the mesh axis "clients", a loop over chunks of
-clients, ``vmap`` over the chunk, a loop over local steps with a traced bound, weighted sums, one psum, the server's
-update. Its memory is that of one chunk, whatever the cohort; a reduction that sees the cohort stacked adds the cohort's
-messages.
+``round(state, data, plans, key) -> state, metrics``: shard_map over the mesh axis "clients", a loop over turns of a
+chunk of clients, ``vmap`` over the chunk, a loop over local steps with a traced bound, weighted sums, one psum, the
+server's update. Its memory is that of one chunk, whatever the cohort; a reduction that sees the cohort stacked adds the
+cohort's messages.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from mmfl_jax.algorithms.reduce import present
-from mmfl_jax.engine import server
+from mmfl_jax.engine import server, turns
 from mmfl_jax.engine.batches import GroupData, batch_rows, data_specs, draw_batch
-from mmfl_jax.engine.client import Client, Facts, Training, begin, end, local_step
+from mmfl_jax.engine.client import Client, Facts, Training, begin, end, first_client, local_step
 from mmfl_jax.engine.mesh import AXIS, platform_of
 from mmfl_jax.engine.plan import GroupPlan
 from mmfl_jax.engine.program import Program
@@ -52,46 +52,54 @@ def rows_where(condition: Array, new: Any, old: Any) -> Any:
     return jax.tree.map(where, new, old)
 
 
-def train_chunk(
+def train_turn(
     program: Program,
     group: int,
     state: ServerState,
     data: GroupData,
     facts: Facts,
+    lanes: turns.Lanes,
     clients: Array,
+    steps: Array,
     kept: Kept,
+    now: Training | tuple[()],
     sums: Sums,
-) -> tuple[Any, Kept, Array, Sums]:
-    """Train one chunk of clients side by side.
+) -> tuple[Training | tuple[()], Any, Kept, Array, Sums]:
+    """Train a chunk of clients side by side until some of them end.
 
     Args:
       program, group, state, data: of the round.
       facts: of the clients, ``[chunk]`` each.
-      clients: ``[chunk]`` numbers within the group, -1 for none.
+      lanes: of the chunk.
+      clients: ``[chunk]`` rows of the home device.
+      steps: local steps of the turn.
       kept: what the clients keep, ``[chunk, ...]``.
+      now: the clients that have begun already.
       sums: so far; losses and the objectives' sums are added to.
 
     Returns:
-      The clients' messages, what they keep, which of them are there and finite ``[chunk]``, and the sums.
+      The clients now (of a chunk of one nothing: nobody goes on); messages; what clients keep; which of them have
+      ended and are finite ``[chunk]``, so that both count; and the sums.
     """
-    index = jnp.maximum(clients, 0)
     each = lambda function: jax.vmap(function, axis_size=len(clients))
     client = lambda kept, facts: Client(program, group, state, kept, facts)
-    rows_of = lambda step: jax.vmap(lambda c, s: batch_rows(program, data, c, s, step))(index, facts.seed)
-    draw = lambda step, rows: jax.vmap(lambda c, s, r: draw_batch(program, data, c, s, step, r))(
-        index, facts.seed, rows
-    )
-    rows = rows_of(jnp.int32(0))
-    now = each(lambda k, f, b: begin(client(k, f), b))(kept, facts, draw(jnp.int32(0), rows))
+    rows_of = lambda step: jax.vmap(functools.partial(batch_rows, program, data))(clients, facts.seed, step)
+    draw = lambda step, rows: jax.vmap(functools.partial(draw_batch, program, data))(clients, facts.seed, step, rows)
+    rows = rows_of(lanes.done)
+    begun = each(lambda k, f, b: begin(client(k, f), b))(kept, facts, draw(lanes.done, rows))
+    # A chunk of one has no other lanes: who is there begins and ends in this turn.
+    alone = len(clients) == 1
+    now = begun if alone else rows_where(lanes.done == 0, begun, now)
 
-    def body(step: Array, carry: tuple[Array, Training, Sums]) -> tuple[Array, Training, Sums]:
+    def body(i: Array, carry: tuple[Array, Training, Sums]) -> tuple[Array, Training, Sums]:
         rows, before, sums = carry
+        step = lanes.done + i
         active = step < facts.steps
         batch = draw(step, rows)
-        after, losses, output = each(lambda k, f, n, b: local_step(client(k, f), n, step, b))(
-            kept, facts, before, batch
+        after, losses, output = each(lambda k, f, n, s, b: local_step(client(k, f), n, s, b))(
+            kept, facts, before, step, batch
         )
-        if len(clients) > 1:  # a chunk of one runs exactly as long as its client
+        if not alone:
             after = rows_where(active, after, before)
         counted = lambda s, x: s + jnp.where(active & jnp.isfinite(x), x, 0).sum()
         out = {**sums, "losses": {n: counted(s, losses[n]) for n, s in sums["losses"].items()}}
@@ -102,11 +110,12 @@ def train_chunk(
         return rows_of(step + 1), after, out
 
     # Rows are carried from step to step: within a step XLA would compute them anew for every row of pixels.
-    _, now, sums = jax.lax.fori_loop(0, facts.steps.max(), body, (rows, now, sums))
+    _, now, sums = jax.lax.fori_loop(0, steps, body, (rows, now, sums))
     message, new = each(lambda k, f, n: end(client(k, f), n))(kept, facts, now)
-    there = clients >= 0
-    good = there & each(lambda m, k: finite((m, k["variables"])))(message, new)
-    return message, rows_where(good, new, kept), good, {**sums, "skipped": sums["skipped"] + (there & ~good).sum()}
+    ended = (lanes.place >= 0) & (lanes.done + steps >= facts.steps)
+    good = ended & each(lambda m, k: finite((m, k["variables"])))(message, new)
+    sums = {**sums, "skipped": sums["skipped"] + (ended & ~good).sum()}
+    return () if alone else now, message, new, good, sums
 
 
 def add_messages(program: Program, group: int, sums: Sums, message: Any, weight: Array, slots: Array) -> Sums:
@@ -148,27 +157,49 @@ def train_group(
     key: Array,
     sums: Sums,
 ) -> tuple[Kept, Sums]:
-    """Train the cohort's clients of a group on one device, chunk after chunk.
+    """Train the cohort's clients of a group on one device, turn after turn.
 
     Returns:
       What the device's clients keep, written in place, and the sums.
     """
-    clients = jnp.asarray(plan.clients)
-    index = jnp.maximum(clients, 0)
-    seeds = client_seeds(key, data.ids[index.reshape(-1)]).reshape(index.shape)
+    plan = jax.tree.map(jnp.asarray, plan)
+    count = (plan.clients >= 0).sum(dtype=jnp.int32)
+    index = jnp.maximum(plan.clients, 0)
+    seeds = client_seeds(key, data.ids[index])
 
-    def body(i: Array, carry: tuple[Kept, Sums]) -> tuple[Kept, Sums]:
-        table, sums = carry
-        attack = None if data.attack is None else data.attack[index[i]]
-        size = data.sizes[index[i]].astype(jnp.float32)
-        server = jnp.zeros_like(index[i]) if data.servers is None else data.servers[index[i]]
-        facts = Facts(size, plan.steps[i], seeds[i], plan.delays[i], server, attack)
-        kept = taken(table, plan.kept[i])
-        message, new, good, sums = train_chunk(program, group, state, data, facts, clients[i], kept, sums)
+    def turn(carry: Any) -> Any:
+        lanes, now, table, sums = carry
+        lanes = turns.seated(lanes, plan.steps, count)
+        steps, place = turns.length(lanes, count, plan.multiple), jnp.maximum(lanes.place, 0)
+        clients, row = index[place], jnp.where(lanes.place < 0, -1, plan.kept[place])
+        attack = None if data.attack is None else data.attack[clients]
+        size = data.sizes[clients].astype(jnp.float32)
+        server = jnp.zeros_like(clients) if data.servers is None else data.servers[clients]
+        facts = Facts(size, lanes.steps, seeds[place], plan.delays[place], server, attack)
+        now, message, new, good, sums = train_turn(
+            program, group, state, data, facts, lanes, clients, steps, taken(table, row), now, sums
+        )
         weight = jnp.where(good, size if program.weighting == "samples" else 1.0, 0.0)
-        return placed(table, plan.kept[i], new), add_messages(program, group, sums, message, weight, plan.slots[i])
+        sums = add_messages(program, group, sums, message, weight, plan.slots[place])
+        return lanes._replace(done=lanes.done + steps), now, placed(table, jnp.where(good, row, -1), new), sums
 
-    return jax.lax.fori_loop(0, plan.chunks, body, (state.clients[group], sums))
+    nobody = turns.empty(plan.chunk), begun_by_nobody(program, group, state, data, plan.chunk)
+    begun = (*nobody, state.clients[group], sums)
+    return jax.lax.while_loop(lambda carry: turns.go_on(carry[0], count), turn, begun)[2:]
+
+
+def begun_by_nobody(
+    program: Program, group: int, state: ServerState, data: GroupData, chunk: int
+) -> Training | tuple[()]:
+    """Return zeros of what clients of a chunk carry from turn to turn."""
+    if chunk == 1:
+        return ()
+
+    def one() -> Training:
+        client, batch = first_client(program, group, state, data)
+        return begin(client, batch)
+
+    return jax.tree.map(lambda x: jnp.zeros((chunk, *x.shape), x.dtype), jax.eval_shape(one))
 
 
 def taken(table: Kept, rows: Array) -> Kept:
@@ -196,7 +227,7 @@ def train_device(
       program: of the round.
       state: of the round, with what the device's own clients keep.
       data: of the device's own clients.
-      plans: the device's, a group each, leaves ``[chunks, ...]``.
+      plans: the device's, a group each, leaves ``[places]``.
       key: of the round.
       cohort: the most clients of each group in a round.
 

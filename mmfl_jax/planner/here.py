@@ -24,7 +24,7 @@ from mmfl_jax.rounds import Rounds
 from mmfl_jax.study import Study
 from mmfl_jax.study.build import open_federation
 
-# Of a short round: chunks at every home, steps that a longer one has more, and how often each is run. The first chunk
+# Of a short round: full chunks at every home, steps that a longer one has more, how often each is run. The first chunk
 # of a round is slower than those after it, which find its arrays in the caches.
 _CHUNKS, _STEPS, _TIMES = 4, 4, 3
 
@@ -84,7 +84,7 @@ class TimedRounds(Rounds):
         own = np.concatenate([homes.clients(home)[: count * size] for home in range(homes.devices)])
         members = [np.zeros(0, np.int64) for _ in self.placement.groups]
         members[group] = np.sort(own)[:room]
-        return members, max(1, int(self.execution.planner.lay(members)[0][group].chunks.max()))
+        return members, max(1, int(self.execution.planner.lay(members)[1].turns[group].max()))
 
 
 def plan(study: Study, check: bool = True) -> plans.Plan:
@@ -101,13 +101,13 @@ def plan(study: Study, check: bool = True) -> plans.Plan:
     rounds.compile()
     compiled = rounds.execution.compiled
     text = Text(compiled.as_text())
-    fixed, chunk_seconds, step_seconds = _calibrated(rounds)
-    chunks, steps, metrics = plans.work_of(rounds)
-    homes = chunks.T @ chunk_seconds + steps.T @ step_seconds
+    fixed, turn_seconds, step_seconds = _calibrated(rounds)
+    work = plans.work_of(rounds)
+    homes = work.turns.T @ turn_seconds + work.lengths.T @ step_seconds
     busiest = int(homes.argmax())
     parts = {
-        "local steps": float(steps[:, busiest] @ step_seconds),
-        "chunks": float(chunks[:, busiest] @ chunk_seconds),
+        "local steps": float(work.lengths[:, busiest] @ step_seconds),
+        "turns": float(work.turns[:, busiest] @ turn_seconds),
         "server": fixed,
     }
     parts = {part: value * rounds.repeats for part, value in parts.items()}
@@ -119,7 +119,7 @@ def plan(study: Study, check: bool = True) -> plans.Plan:
         available_bytes() // rounds.mesh.size,  # devices of a CPU share one memory
         parts,
         homes,
-        metrics,
+        work.metrics(),
         _peak(),
         topology="",
         step_cycles=(),
@@ -132,17 +132,17 @@ def plan(study: Study, check: bool = True) -> plans.Plan:
 
 
 def _calibrated(rounds: TimedRounds) -> tuple[float, np.ndarray, np.ndarray]:
-    """Return the seconds of a round of nobody, and ``[groups]`` those of a chunk and of one of its steps."""
+    """Return the seconds of a round of nobody, and ``[groups]`` those of a chunk's turn and of one of its steps."""
     groups = range(len(rounds.program.groups))
     nobody = [np.zeros(0, np.int64) for _ in groups]
     fixed = rounds.seconds(nobody, 0)
-    chunk, step = np.zeros(len(groups)), np.zeros(len(groups))
+    turn, step = np.zeros(len(groups)), np.zeros(len(groups))
     for g in groups:
         members, count = rounds.few_chunks(g)
         short, longer = (rounds.seconds(members, steps) for steps in (1, 1 + _STEPS))
         step[g] = max(longer - short, 0) / (count * _STEPS)
-        chunk[g] = max((short - fixed) / count - step[g], 0)
-    return fixed, chunk, step
+        turn[g] = max((short - fixed) / count - step[g], 0)
+    return fixed, turn, step
 
 
 def _checked(rounds: TimedRounds, estimate: float) -> dict[str, float]:

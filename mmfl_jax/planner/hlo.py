@@ -67,10 +67,10 @@ class Operation:
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-    """Say where in a round an operation runs: once, in the loop over a group's chunks, or in that over local steps.
+    """Say where in a round an operation runs: once, in the loop over turns of a group's clients, or in that over steps.
 
     Attributes:
-      group: of clients; None outside of the loops over chunks.
+      group: of clients; None outside of the loops over turns.
       step: whether it is in the loop over local steps.
     """
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mmfl_jax.engine.plan import GroupPlan
+from mmfl_jax.engine.plan import Work
 from mmfl_jax.planner.hlo import Operation, Text, collective_of
 from mmfl_jax.rounds import Rounds
 
@@ -42,7 +42,7 @@ class Plan:
       collectives_in_steps: those that run in every local step, by kind.
       flops_per_round: XLA's count of what is written.
       seconds_estimated: of a round.
-      seconds_by_part: ``local steps``, ``chunks`` (begin and end of clients), ``server`` and ``collectives``.
+      seconds_by_part: ``local steps``, ``turns`` (begin and end of clients), ``server`` and ``collectives``.
       bound: what most of the seconds go to.
       share_of_peak: multiplications and additions a second over what the chips could do in bfloat16.
       idle_chips: share of all chips' time that passes waiting for the busiest.
@@ -183,15 +183,10 @@ def largest(memory: dict[str, int], limit: int, clients: int, chunk: list[int]) 
     return int(most), tuple(int(size * max(free, 0) / max(memory["temporaries"], 1)) for size in chunk)
 
 
-def work_of(rounds: Rounds) -> tuple[np.ndarray, np.ndarray, dict[str, float]]:
-    """Return ``[groups, homes]`` chunks and local steps of them in the first round, and the plan's metrics."""
+def work_of(rounds: Rounds) -> Work:
+    """Return the work of the first round."""
     cohort = rounds.cohort(0)
-    plans, work = rounds.execution.planner.lay(cohort.members, cohort.steps, cohort.delays)
-    return _chunks(plans), np.array([plan.steps.max(axis=2, initial=0).sum(axis=1) for plan in plans]), work.metrics()
-
-
-def _chunks(plans: tuple[GroupPlan, ...]) -> np.ndarray:
-    return np.array([plan.chunks for plan in plans])
+    return rounds.execution.planner.lay(cohort.members, cohort.steps, cohort.delays)[1]
 
 
 def step_shares(text: Text, name: Callable[[Operation], str]) -> dict[str, float]:

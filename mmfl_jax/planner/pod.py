@@ -71,16 +71,16 @@ def _priced(
 ) -> plans.Plan:
     chip, groups = topology.chip, len(rounds.program.groups)
     cycles = lambda group, step: _cycles(text, Place(group, step))
-    chunk_cycles = np.array([cycles(g, False) for g in range(groups)])
+    turn_cycles = np.array([cycles(g, False) for g in range(groups)])
     step_cycles = np.array([cycles(g, True) for g in range(groups)])
-    chunks, steps, metrics = plans.work_of(rounds)
-    homes = (chunks.T @ chunk_cycles + steps.T @ step_cycles) / chip.clock
+    work = plans.work_of(rounds)
+    homes = (work.turns.T @ turn_cycles + work.lengths.T @ step_cycles) / chip.clock
     busiest = int(homes.argmax())
     parts = {
-        "local steps": float(steps[:, busiest] @ step_cycles) / chip.clock,
-        "chunks": float(chunks[:, busiest] @ chunk_cycles) / chip.clock,
+        "local steps": float(work.lengths[:, busiest] @ step_cycles) / chip.clock,
+        "turns": float(work.turns[:, busiest] @ turn_cycles) / chip.clock,
         "server": cycles(None, False) / chip.clock,
-        "collectives": _network_seconds(text, chip, rounds.mesh.size, steps[:, busiest]),
+        "collectives": _network_seconds(text, chip, rounds.mesh.size, work.lengths[:, busiest]),
     }
     parts = {part: value * rounds.repeats for part, value in parts.items()}
     made = plans.plan_of(
@@ -90,7 +90,7 @@ def _priced(
         chip.hbm,
         parts,
         homes,
-        metrics,
+        work.metrics(),
         chip.peak * rounds.mesh.size,
         topology=name,
         step_cycles=tuple(float(c) / size for c, size in zip(step_cycles, rounds.execution.planner.chunk)),

@@ -130,7 +130,7 @@ def scaled(plan: Plan, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     homes = plan["chips"] // plan["devices_per_client"]
     slots = homes * max(plan["chunk"])
     turns = np.ceil(counts / slots) / np.ceil(plan["cohort"] / slots)
-    clients = parts["local steps"] + parts["chunks"]
+    clients = parts["local steps"] + parts["turns"]
     growing = sum(memory[kind] for kind in GROWING)
     seconds = clients * turns + sum(parts.values()) - clients
     return seconds, sum(memory.values()) + growing * (counts / plan["clients"] - 1)

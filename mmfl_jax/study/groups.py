@@ -168,7 +168,7 @@ class ExecutionOptions:
     """Execution: devices, memory, evaluation and checkpoints; none of it changes what is computed."""
 
     chunk_size: Count = 0
-    """Clients that a device trains at once; 0 to choose by platform and model."""
+    """Clients that a device trains at once; 0 to choose by platform, memory and how unlike clients are."""
     devices: Count = 0
     """Devices to spread clients over; 0 for all. On a CPU, this many are made: one a core is fastest."""
     devices_per_client: Count = 0

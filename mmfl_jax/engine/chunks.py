@@ -1,0 +1,108 @@
+"""How many clients a device trains side by side, where nobody has said it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from mmfl_jax.engine.plan import Planner
+from mmfl_jax.engine.program import Program
+from mmfl_jax.federation.placement import Placement
+
+#: The most clients with images at once, and of others. A CPU core is full with one client (benchmarks/scaling.py).
+IMAGES, SERIES = 16, 64
+# The most of a chunk's steps that may be nobody's.
+_PADDING = 0.1
+# A client's parameters, their gradient, its optimizer's state and its message.
+_COPIES = 4
+# Of the memory that is free; XLA pads and keeps copies.
+_USED = 0.8
+
+
+def chunk_sizes(
+    program: Program,
+    shapes: Mapping[str, Any],
+    steps: Sequence[np.ndarray],
+    placement: Placement,
+    expected: Sequence[int],
+    platform: str,
+    free: int,
+) -> list[int]:
+    """Return how many clients of each group a device trains at once.
+
+    Not more than fit into memory, and so few that the lanes of those that have ended early stand empty for a tenth of
+    the time at most.
+
+    Args:
+      program: what is computed.
+      shapes: of one image as a model receives it, by modality.
+      steps: ``[clients]`` local steps of every client, a group an entry.
+      placement: the home device of every client.
+      expected: clients of a round, a group an entry.
+      platform: of the devices.
+      free: bytes of a device that are left for training.
+    """
+    if platform == "cpu":
+        return [1] * len(expected)
+    found = []
+    for group, count in enumerate(expected):
+        images = any(len(shapes[m].shape) == 3 for m in program.groups[group])
+        room = int(_USED * free) // client_bytes(program, group, shapes)
+        most = min(IMAGES if images else SERIES, room, -(-count // placement.devices))
+        found.append(widest(max(1, most), group, count, steps, placement))
+    return found
+
+
+def widest(most: int, group: int, count: int, steps: Sequence[np.ndarray], placement: Placement) -> int:
+    """Return the largest chunk, of ``most`` clients or a smaller power of two, that is nearly always full.
+
+    Args:
+      most: the largest that may be.
+      group: of the clients.
+      count: clients of a round in this group.
+      steps: ``[clients]`` local steps of every client, a group an entry.
+      placement: the home device of every client.
+    """
+    # Clients as they are: of every length as many as there are in all.
+    some = np.linspace(0, len(steps[group]) - 1, count).round().astype(int)
+    members = [np.zeros(0, int) for _ in steps]
+    members[group] = np.sort(np.argsort(steps[group], kind="stable")[some])
+
+    def padding(chunk: int) -> float:
+        planner = Planner(list(steps), [chunk] * len(steps), placement, [len(s) for s in steps])
+        return planner.lay(members)[1].metrics()["padding_waste"]
+
+    smaller = [2**n for n in reversed(range(most.bit_length())) if 2**n < most]
+    return next(chunk for chunk in (most, *smaller, 1) if padding(chunk) <= _PADDING)
+
+
+def client_bytes(program: Program, group: int, shapes: Mapping[str, Any]) -> int:
+    """Return about what a client in training takes on a device: what its gradient keeps of a step, and its parameters.
+
+    Args:
+      program: what is computed.
+      group: of the client.
+      shapes: of one image as a model receives it, by modality.
+    """
+    template, batch = program.templates[group], program.batch_size // program.span
+    params, stats, frozen = (
+        {name: jax.tree.leaves(variable)[0] for name, (_, variable) in kind.items()}
+        for kind in (template.params, template.stats, template.frozen)
+    )
+    images = {m: jax.ShapeDtypeStruct((batch, *shapes[m].shape), shapes[m].dtype) for m in program.groups[group]}
+
+    def kept(params: Any, stats: Any, frozen: Any, images: Any) -> Any:
+        logits = lambda params: template.module(params, stats, frozen)(images, train=True).logits
+        return jax.vjp(logits, params)[1]
+
+    # The frozen values are there once for all clients.
+    whole = _bytes(jax.eval_shape(kept, params, stats, frozen, images)) + _COPIES * _bytes(params)
+    return max(1, whole - _bytes(frozen))
+
+
+def _bytes(tree: Any) -> int:
+    return sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(tree))
