@@ -1,8 +1,8 @@
 """Land cover on real tiles of Sentinel-1 and Sentinel-2: 48 owners of a block with one sensor each.
 
 Command: mmfl-jax sweep real_tiles --archive tiles:DIR --vary method=mf,mf+fw+mim,unified --seeds 8 --run-dir OUT
-Beside it, a random forest a pixel that sees all training pixels pooled: python experiments/real_tiles.py DIR [--seeds 3]
-DIR holds tiles as ``tiles:DIR`` reads them (S1RTC, S2L2A, LULC). Each is cut into blocks, of which a quarter is for test.
+Beside it, a random forest a pixel that sees all training pixels pooled: python experiments/real_tiles.py DIR
+DIR holds tiles as ``tiles:DIR`` reads them (S1RTC, S2L2A, LULC); each is cut into blocks, a quarter of them for test.
 Time: TIME
 Result: RESULT
 """

@@ -22,7 +22,7 @@ def read_assignment(assignment: str) -> tuple[str, str]:
     Raises:
       UserError: for an assignment that is none.
     """
-    kind, colon, modality = assignment.partition(":")
+    kind, _, modality = assignment.partition(":")
     if assignment not in ASSIGNMENTS[:-1] and not (kind == "rare" and modality):
         raise UserError(f"--modality-assignment {assignment!r} is unknown; one of {', '.join(ASSIGNMENTS)}")
     return kind, modality
