@@ -40,9 +40,9 @@ study = mm.Study.of(
     mim_weight=0.02,
     crop=32,
     flips=True,
-    rounds=100,
-    evaluate_every=100,
-    checkpoint_every=100,
+    rounds=80,
+    evaluate_every=80,
+    checkpoint_every=80,
 )
 
 
