@@ -72,10 +72,15 @@ class Choice:
 
     def commands(self, folder: str) -> list[list[str]]:
         """Return the arguments of mmfl-jax that make the runs in a folder: a sweep for each set of options."""
-        return [
-            sweep(self.study, (*self.options, "--name", name, *shlex.split(options)), self.seeds, f"{folder}/{name}")
-            for name, options in (self.candidates | self.bounds).items()
-        ]
+        options = lambda name, own: (
+            *self.options,
+            "--name",
+            name,
+            *shlex.split(own),
+            "--quiet",
+        )  # shows no test scores
+        sets = self.candidates | self.bounds
+        return [sweep(self.study, options(*one), self.seeds, f"{folder}/{one[0]}") for one in sets.items()]
 
 
 _WORLD = ("--archive", f"arrays:{WORLDCEREAL}")
@@ -278,6 +283,7 @@ def run(runs: Path, names: list[str]) -> None:
     failed = []
     for name in names or TABLES:
         for command in TABLES[name].commands(str(runs / name)):
+            print(shlex.join(command), file=sys.stderr, flush=True)
             try:
                 main(command)
             except SystemExit as error:
