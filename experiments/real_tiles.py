@@ -3,8 +3,7 @@
 Command: mmfl-jax sweep real_tiles --archive tiles:DIR --vary method=mf,mf+fw+mim,unified --seeds 8 --run-dir OUT
 Beside it, a random forest a pixel that sees all training pixels pooled: python experiments/real_tiles.py DIR
 DIR holds tiles as ``tiles:DIR`` reads them (S1RTC, S2L2A, LULC); each is cut into blocks, a quarter of them for test.
-Time: TIME
-Result: RESULT
+Result: experiments/RESULTS.md
 """
 
 from __future__ import annotations

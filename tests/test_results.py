@@ -100,6 +100,8 @@ def test_a_table_that_fails_does_not_keep_the_next_from_being_measured(tmp_path,
 
 
 def test_every_table_is_made_of_sweeps_that_can_be_made():
+    from mmfl_jax.algorithms import find
+    from mmfl_jax.algorithms.setting import Setting
     from mmfl_jax.cli.arguments import parse
     from mmfl_jax.cli.studies import Sweep
     from mmfl_jax.runs.grid import make_grid
@@ -116,6 +118,9 @@ def test_every_table_is_made_of_sweeps_that_can_be_made():
             points += [chosen.study.replace(**point) for point in grid.points()]
         for study in points:
             check(study)
+            training = study.training
+            setting = Setting(training.client_optimizer, "samples", 10, 10, {}, 1.0, training.rounds, True, True, ())
+            find(study.algorithm.algorithm).check(setting)  # SCAFFOLD needs SGD, ...
         assert len(points) % table.seeds == 0
         assert len(points) >= 2 * table.seeds
         assert len({study.replace(name="any").to_json() for study in points}) == len(points), name
