@@ -1,8 +1,8 @@
 """FedRSCLIP offline: prompts on a small CLIP that is trained here, classes that this CLIP never saw among them.
 
 Command: mmfl-jax run fedrsclip_demo
-Time: 57 s of processor time with --rounds 8 --evaluate-every 8 (JAX 0.10.2, a shared Intel Xeon); the first time, CLIP is
-  trained too, which takes longer than the rest
+Time: 57 s of processor time with --rounds 8 --evaluate-every 8 (JAX 0.10.2, a shared Intel Xeon); the first time, CLIP
+  is trained too, which takes longer than the rest
 Result: experiments/RESULTS.md
 """
 

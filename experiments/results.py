@@ -72,15 +72,11 @@ class Choice:
 
     def commands(self, folder: str) -> list[list[str]]:
         """Return the arguments of mmfl-jax that make the runs in a folder: a sweep for each set of options."""
-        options = lambda name, own: (
-            *self.options,
-            "--name",
-            name,
-            *shlex.split(own),
-            "--quiet",
-        )  # shows no test scores
-        sets = self.candidates | self.bounds
-        return [sweep(self.study, options(*one), self.seeds, f"{folder}/{one[0]}") for one in sets.items()]
+        common = (*self.options, "--quiet", "--name")  # quiet: else all would show their test scores
+        return [
+            sweep(self.study, (*common, name, *shlex.split(options)), self.seeds, f"{folder}/{name}")
+            for name, options in (self.candidates | self.bounds).items()
+        ]
 
 
 _WORLD = ("--archive", f"arrays:{WORLDCEREAL}")
@@ -90,8 +86,8 @@ _GENTLE = ("--mim-weight", "0.02", "--mim-warmup", "5", "--mim-momentum", "0.9")
 _EPOCHS = "--server-schedule constant --client-optimizer adam --client-learning-rate 1e-3 --local-steps 0 --rounds 60"
 _STEPS = "--server-schedule constant --client-optimizer sgd --client-learning-rate 0.3 --local-steps 0 --rounds 60"
 TABLES = {
-    "twin-methods": Table("What does each module bring on the twin, a country and one sensor an owner?", "quickstart",
-                          (METHODS,)),
+    "twin-methods": Table("What does each module bring on the twin, one country and one sensor per owner?",
+                          "quickstart", (METHODS,)),
     "twin-gap": Table("How far is the federation from all samples in one place, and from each owner alone?",
                       "quickstart", ("algorithm=fedavg,centralized,local,feddyn,fedadam",), ("--method", "mf")),
     "twin-chosen": Choice(
@@ -108,7 +104,7 @@ TABLES = {
     "twin-stranger": Table("And for owners who never trained: whole countries held out?", "quickstart",
                            ("evaluation_moments=pooled,own", "method=mf,mf+fw"),
                            ("--owner-shift", "0.5", "--test-split", "by:country", "--validation-share", "0.2")),
-    "twin-places": Table("Does MIM help where owners see the same places with different sensors?", "quickstart",
+    "twin-places": Table("Does MIM help where owners see the same sites with different sensors?", "quickstart",
                          ("method=mf,mf+mim",), ("--modality-assignment", "split", "--mim-positives", "places",
                                                   *_GENTLE)),
     "twin-pairs": Table("Does MIM help where every client has all modalities?", "quickstart",
@@ -120,15 +116,15 @@ TABLES = {
                        ("method=mf,mf+fw,mf+mim",),
                        ("--partition", "dirichlet:1", "--clients", "10", "--modality-assignment", "rare:s1",
                         "--samples", "8000", *_GENTLE)),
-    "twin-tiles": Table("What do FW and MIM bring to land cover by pixel, on the twin's tiles?", "land_cover",
+    "twin-tiles": Table("What do FW and MIM bring to pixel-wise land cover, on the twin's tiles?", "land_cover",
                         ("method=mf,mf+fw+mim,unified",),
                         ("--samples", "400", "--image-size", "32", "--rounds", "10", "--evaluate-every", "10")),
-    "real-tiles": Table("And on real tiles, an owner a block?", "real_tiles", ("method=mf,mf+fw+mim,unified",),
+    "real-tiles": Table("And on real tiles, one block per owner?", "real_tiles", ("method=mf,mf+fw+mim,unified",),
                         ("--archive", f"tiles:{TILES}")),
     "twin-scenes": Table("What do FedRSCLIP's two prompts bring on scenes, beside a shared one and local ones?",
                          "fedrsclip_demo", ("method=fedrsclip,promptfl,local-prompts",),
                          ("--rounds", "8", "--evaluate-every", "8")),
-    "worldcereal-methods": Table("What does each module bring on real series of crops, regions an owner?",
+    "worldcereal-methods": Table("What does each module bring on real crop series, whole regions per owner?",
                                  "worldcereal", (METHODS,), _WORLD),
     "worldcereal-gap": Table("How far is the federation from all samples in one place?", "worldcereal",
                              ("algorithm=fedadam:rate=1e-3:tau=1e-6,fedavg",), (*_WORLD, "--method", "mf")),
@@ -197,13 +193,13 @@ def _chosen(folder: Path, choice: Choice) -> str:
     rows = compare([run.path for name in choice.candidates for run in found[name]], validation=True)
     scored = fused_set(rows[0]["scores"])
     metric = _first_metric(rows[0]["scores"][scored])
-    values = {row["runs"][0].parent.name: row["scores"][scored][metric] for row in rows}
-    best = max(values, key=lambda name: values[name]["mean"])
-    lines += [f"| options | {METRICS[metric]} of {scored}, validation samples |", "| --- | ---: |"]
-    for name, value in values.items():
-        text = f"{score_text(value['mean'])} ± {score_text(value['std'])}"
+    value = lambda row: row["scores"][scored][metric]
+    best = max(rows, key=lambda row: value(row)["mean"])["runs"][0].parent.name
+    lines += [f"| options | {METRICS[metric]} of {scored}, validation samples | difference |", "| --- | ---: | ---: |"]
+    for row in rows:
+        name, apart = row["runs"][0].parent.name, row["against"] and row["against"]["scores"][scored][metric]
         shown = f"<br>`{choice.candidates[name]}`" * bool(choice.candidates[name])
-        lines += [f"| {name}{shown} | {f'**{text}**' if name == best else text} |"]
+        lines += [f"| {f'**{name}**' if name == best else name}{shown} | {_mean(value(row))} | {_apart(apart)} |"]
     lines += [f"\nValidation samples choose **{best}**. Its test scores, beside the first row's and the bounds':\n"]
     names = dict.fromkeys([next(iter(choice.candidates)), best, *choice.bounds])
     tested = compare([run.path for name in names for run in found[name]])
@@ -257,11 +253,21 @@ def _own(rows: list[dict]) -> list[str]:
     means = [{seed: one["mean"] for seed, one in own.items()} for own in found]
     lines = ["\n| run | owners' own accuracy | difference |", "| --- | ---: | ---: |"]
     for row, own in zip(rows, means):
-        value, apart = statistic(list(own.values())), paired_difference(own, means[0])
-        low, high = (f"{apart[end]:+.3f}" if apart[end] is not None else "?" for end in ("low", "high"))
-        told = "" if own is means[0] else f"{apart['mean']:+.3f} [{low}, {high}]"
-        lines += [f"| **{row['name']}** | {score_text(value['mean'])} ± {score_text(value['std'])} | {told} |"]
+        apart = paired_difference(own, means[0]) if own is not means[0] else None
+        lines += [f"| **{row['name']}** | {_mean(statistic(list(own.values())))} | {_apart(apart)} |"]
     return lines
+
+
+def _mean(found: dict) -> str:
+    return f"{score_text(found['mean'])} ± {score_text(found['std'])}"
+
+
+def _apart(found: dict | None) -> str:
+    """Write a paired difference with its interval, nothing for the row that the others are compared with."""
+    if found is None or found["mean"] is None:
+        return ""
+    told = f" [{found['low']:+.3f}, {found['high']:+.3f}]" if found["low"] is not None else ""
+    return f"{found['mean']:+.3f}{told}"
 
 
 def _shown(name: str, table: Table | Choice) -> str:

@@ -57,7 +57,8 @@ def test_options_are_chosen_by_validation_and_only_then_meet_the_test(tmp_path, 
             summary["validation"] = {"s1+s2": {"f1_micro": validated, "f1_macro": 0.1}}
             (path / "summary.json").write_text(json.dumps(summary))
     page = results.page(tmp_path)
-    assert "| adam<br>`--algorithm fedadam` | **0.700 ± 0.000** |" in page
+    assert "| **adam**<br>`--algorithm fedadam` | 0.700 ± 0.000 | +0.200 [+0.200, +0.200] |" in page
+    assert "| plain | 0.500 ± 0.000 |  |" in page
     assert "Validation samples choose **adam**." in page
     assert "- adam is above plain in Micro F1 of s1+s2 (2 pairs)." in page
     assert "- centralized is above plain in Micro F1 of s1+s2 (2 pairs)." in page
