@@ -51,7 +51,7 @@ from mmfl_jax.models.clip.save import save
 folder = Path(tempfile.mkdtemp())
 scenes = mm.archives.open("twinscenes", image_size=SMALL.image_size, samples=2000, seed=IMAGE_SEED)
 known = half(scenes.class_names)
-clip = save(train(scenes, known, training=Training(steps=120)), folder / "clip", trained_classes=list(known))
+clip = save(train(scenes, known, training=Training(steps=150)), folder / "clip", trained_classes=list(known))
 print("knows:", ", ".join(known))
 
 # %% [markdown]
