@@ -2,8 +2,7 @@
 
 Command: python experiments/fedrsclip.py runs/fedrsclip
 Time: 14 minutes on one core of a shared Intel Xeon that others used too, JAX 0.10.2
-Result (3 seeds, owners' own accuracy / accuracy of the shared prompt over all classes): zero-shot .359/.344, PromptFL
-  .385/.385, local prompts .610/.203, FedRSCLIP .609/.359, without PACL .615/.335, without CMFAC .611/.359
+Result: none of the code as it is now; experiments/RESULTS.md compares FedRSCLIP, PromptFL and local prompts
 """
 
 import json

@@ -1,8 +1,9 @@
 """FedRSCLIP offline: prompts on a small CLIP that is trained here, classes that this CLIP never saw among them.
 
 Command: mmfl-jax run fedrsclip_demo
-Time: 51 s on one core of a shared Intel Xeon, JAX 0.10.2; the first time, with the training of CLIP, 2 min 24 s on two
-Result (seed 0): accuracy .387 of the shared prompt over all classes; clients' own .617 in the mean, .415 the worst
+Time: 57 s of processor time with --rounds 8 --evaluate-every 8 (JAX 0.10.2, a shared Intel Xeon); the first time, CLIP
+  is trained too, which takes longer than the rest
+Result: experiments/RESULTS.md
 """
 
 from mmfl_jax import Study

@@ -1,121 +1,82 @@
-"""Federated methods on real tiles of Sentinel-1 and Sentinel-2, beside a random forest per pixel in one place.
+"""Land cover on real tiles of Sentinel-1 and Sentinel-2: 48 owners of a block with one sensor each.
 
-Command: python experiments/real_tiles.py DIR OUT [--seeds 3] [--rounds 200]; the same command goes on after a stop
-DIR holds tiles as ``tiles:DIR`` reads them (S1RTC, S2L2A, LULC). Each tile is cut into 16 blocks, an owner each, with
-one sensor; four blocks of each tile are for test, and no owner has them. The forest sees all training pixels.
-Time: 2 minutes a run on 2 cores of a shared Intel Xeon, JAX 0.10.2, up to 6 beside other work; a minute a forest
-Result (mean IoU / macro-F1 of s1, s2 and both, mean and deviation over 3 seeds):
-  random forest .205 ±.000 / .311 ±.000, .613 ±.001 / .734 ±.001, .626 ±.003 / .747 ±.003
-  unified .381 ±.024 / .478 ±.025, .504 ±.073 / .603 ±.070, .436 ±.076 / .544 ±.078
-  MF .373 ±.010 / .469 ±.021, .536 ±.035 / .645 ±.040, .518 ±.025 / .625 ±.031
-  MF+FW+MIM .362 ±.067 / .465 ±.071, .611 ±.012 / .724 ±.011, .571 ±.032 / .679 ±.043
+Command: mmfl-jax sweep real_tiles --archive tiles:DIR --vary method=mf,mf+fw+mim,unified --seeds 8 --run-dir OUT
+Beside it, a random forest a pixel that sees all training pixels pooled: python experiments/real_tiles.py DIR
+DIR holds tiles as ``tiles:DIR`` reads them (S1RTC, S2L2A, LULC); each is cut into blocks, a quarter of them for test.
+Result: experiments/RESULTS.md
 """
 
 from __future__ import annotations
 
 import argparse
-import pathlib
 
 import numpy as np
 
 import mmfl_jax as mm
+from mmfl_jax.study.build import open_archive, open_federation
 from mmfl_jax.tasks.metrics import confusion_metrics
 
-METHODS = ("unified", "mf", "mf+fw+mim")
-SIDE = 56
-SENSORS = ("s1rtc", "s2l2a")
+study = mm.Study.of(
+    name="real_tiles",
+    archive="tiles:tiles",
+    modalities="s1rtc,s2l2a",
+    image_size=56,
+    partition="by:tile+block",
+    test_split="0.25",
+    method="mf+fw+mim",
+    encoder="resnet8",
+    # An owner has one block. What is normalised by its own moments does not tell snow from water any more.
+    norm="none",
+    whitening_moments="pooled",
+    # Owners differ much: one step a round and Adam on the server is nearly training in one place.
+    algorithm="fedadam:rate=3e-3:tau=1e-6",
+    server_schedule="cosine",
+    client_optimizer="sgd",
+    client_learning_rate=1.0,
+    local_steps=1,
+    batch_size=2,
+    class_weights="root",
+    mim_weight=0.02,
+    crop=32,
+    flips=True,
+    rounds=80,
+    evaluate_every=80,
+    checkpoint_every=80,
+)
 
 
-def opened(folder: str) -> mm.archives.Archive:
-    """Return the tiles' blocks with both sensors."""
-    return mm.archives.open(f"tiles:{folder}", modalities=SENSORS, image_size=SIDE)
-
-
-def test_blocks(archive: mm.archives.Archive) -> np.ndarray:
-    """Return [samples] whether a block is for test: four of a tile's sixteen, one a row and a column."""
-    places = np.array([name.split("_") for name in archive.attribute("block").tolist()], int)
-    tile = np.unique(archive.attribute("tile"), return_inverse=True)[1]
-    return (places[:, 0] + 2 * places[:, 1] + tile) % 4 == 0
-
-
-def federation(archive: mm.archives.Archive, seed: int) -> mm.Federation:
-    """Return an owner a training block, each with one of the sensors."""
-    tested = test_blocks(archive)
-    train = np.random.default_rng(seed).permutation(np.flatnonzero(~tested))
-    clients = [(f"block {i}", (SENSORS[n % len(SENSORS)],), np.array([i])) for n, i in enumerate(train.tolist())]
-    return mm.Federation.of(archive, clients, np.flatnonzero(tested))
-
-
-def study(method: str, seed: int, rounds: int) -> mm.Study:
-    """Return the study of a method; all have the same options."""
-    return mm.Study.of(
-        name=method.replace("+", "-"),
-        method=method,
-        encoder="resnet8",
-        # An owner has one block. What is normalised by its own moments does not tell snow from water any more.
-        norm="none",
-        whitening_moments="pooled",
-        # Owners differ much: one step a round and Adam on the server is nearly training in one place.
-        algorithm="fedadam:rate=3e-3:tau=1e-6",
-        server_schedule="cosine",
-        client_optimizer="sgd",
-        client_learning_rate=1.0,
-        local_steps=1,
-        batch_size=2,
-        class_weights="root",
-        mim_weight=0.02,
-        crop=32,
-        flips=True,
-        rounds=rounds,
-        evaluate_every=rounds,
-        seed=seed,
-    )
-
-
-def forest(archive: mm.archives.Archive, seed: int) -> dict[str, dict]:
+def forest(federation: mm.Federation, seed: int) -> dict[str, dict]:
     """Return the scores of a random forest per pixel, by the sensors that it sees."""
     from sklearn.ensemble import RandomForestClassifier
 
-    tested, labels = test_blocks(archive), archive.read_labels(np.arange(len(archive)))
-    found, images = {}, {m: archive.read(m, np.arange(len(archive))) for m in SENSORS}
-    for seen in ((SENSORS[0],), (SENSORS[1],), SENSORS):
-        x = np.nan_to_num(np.concatenate([images[m] for m in seen], axis=-1))
-        known = labels != 255
-        train, test = known & ~tested[:, None, None], known & tested[:, None, None]
-        model = RandomForestClassifier(100, min_samples_leaf=5, n_jobs=-1, random_state=seed).fit(
-            x[train], labels[train]
-        )
-        classes = len(archive.class_names)
-        pairs = labels[test].astype(int) * classes + model.predict(x[test])
-        confusion = np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
-        found["+".join(seen)] = confusion_metrics(confusion)
+    archive, classes = federation.archive, len(federation.archive.class_names)
+    sides = [federation.train, federation.test]
+    labels = [archive.read_labels(side) for side in sides]
+    images = {m: [np.nan_to_num(archive.read(m, side)) for side in sides] for m in archive.modalities}
+    sensors, found = tuple(images), {}
+    for seen in (*((m,) for m in sensors), sensors):
+        known = [
+            (np.concatenate([images[m][i] for m in seen], axis=-1)[y != 255], y[y != 255]) for i, y in enumerate(labels)
+        ]
+        model = RandomForestClassifier(100, min_samples_leaf=5, n_jobs=-1, random_state=seed).fit(*known[0])
+        pairs = known[1][1].astype(int) * classes + model.predict(known[1][0])
+        found["+".join(seen)] = confusion_metrics(np.bincount(pairs, minlength=classes**2).reshape(classes, classes))
     return found
 
 
 def main() -> None:
-    """Print mean IoU and macro-F1, mean and deviation over seeds."""
-    options = argparse.ArgumentParser(description=__doc__)
+    """Print the forest's mean IoU and macro-F1, mean and deviation over seeds."""
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("folder")
-    options.add_argument("output", type=pathlib.Path)
     options.add_argument("--seeds", type=int, default=3)
-    options.add_argument("--rounds", type=int, default=200)
     args = options.parse_args()
-    archive = opened(args.folder)
-    found: dict[str, list[dict[str, dict]]] = {
-        "random forest, one place": [forest(archive, s) for s in range(args.seeds)]
-    }
-    for method in METHODS:
-        for seed in range(args.seeds):
-            run_dir = args.output / f"{method.replace('+', '-')}-{seed}"
-            simulation = mm.Simulation(study(method, seed, args.rounds), federation(archive, seed))
-            found.setdefault(method, []).append(simulation.run(run_dir, resume=run_dir.exists())["evaluation"])
-    for name, runs in found.items():
-        cells = []
-        for seen in runs[0]:
-            for score in ("miou", "f1_macro"):
-                values = [run[seen][score] for run in runs]
-                cells.append(f"{seen} {score} {np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}")
-        print(f"{name}: {', '.join(cells)}", flush=True)
+    here = study.replace(archive=f"tiles:{args.folder}")
+    archive = open_archive(here)
+    runs = [forest(open_federation(here.replace(seed=seed), archive), seed) for seed in range(args.seeds)]
+    for seen in runs[0]:
+        values = np.array([[run[seen][score] for score in ("miou", "f1_macro")] for run in runs])
+        told = zip(("mean IoU", "macro-F1"), values.mean(axis=0), values.std(axis=0, ddof=1))
+        print(f"{seen}: {', '.join(f'{name} {mean:.3f} ± {std:.3f}' for name, mean, std in told)}", flush=True)
 
 
 if __name__ == "__main__":

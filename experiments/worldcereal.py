@@ -1,15 +1,10 @@
 """WorldCereal in Canada: 8 crops from Sentinel-1 and -2 series, 16 owners of whole regions with one sensor each.
 
-One fold (the study): mmfl-jax run worldcereal --archive arrays:worldcereal_canada.npz
-All of the comparison: python experiments/worldcereal.py worldcereal_canada.npz runs/worldcereal
-Time: 25 minutes for the 75 runs on one core of a shared Intel Xeon, JAX 0.10.2
-Result (both modalities, folds averaged, mean and deviation over 3 seeds, accuracy / macro-F1): unified .712 ±.020 /
-  .524 ±.009, MF .743 ±.005 / .537 ±.007, MF+FW .738 ±.008 / .524 ±.016, MF+MIM .741 ±.007 / .531 ±.014,
-  MF+FW+MIM .742 ±.004 / .535 ±.013; with a server's Adam that corrected its bias, as fedadam no longer does
+Command: mmfl-jax run worldcereal --archive arrays:worldcereal_canada.npz
+All five folds: mmfl-jax sweep worldcereal --archive arrays:worldcereal_canada.npz --vary method=unified,mf,mf+fw,mf+mim
+  --folds test_split=by:region:0/5,by:region:1/5,by:region:2/5,by:region:3/5,by:region:4/5 --seeds 3 --run-dir OUT
+Result: experiments/RESULTS.md
 """
-
-import sys
-from pathlib import Path
 
 from mmfl_jax import Study
 
@@ -40,28 +35,3 @@ study = Study.of(
     evaluate_every=50,
     checkpoint_every=250,
 )
-
-METHODS = ("unified", "mf", "mf+fw", "mf+mim", "mf+fw+mim")
-FOLDS = 5
-
-
-def studies(archive: Path, seeds: int = 3) -> list[Study]:
-    """Return the study for every method, seed and fold."""
-    return [
-        study.replace(
-            name=f"{method}-seed{seed}-fold{fold}",
-            archive=f"arrays:{archive}",
-            method=method,
-            seed=seed,
-            test_split=f"by:region:{fold}/{FOLDS}",
-        )
-        for seed in range(seeds)
-        for method in METHODS
-        for fold in range(FOLDS)
-    ]
-
-
-if __name__ == "__main__":
-    from mmfl_jax.commands import sweep
-
-    sweep(studies(Path(sys.argv[1])), Path(sys.argv[2]), folds=("test_split",))

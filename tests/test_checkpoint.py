@@ -1,5 +1,6 @@
 """A stopped run goes on as if it had never been stopped."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -15,6 +16,7 @@ from federations import ragged_federation, simulation, write_study
 
 from mmfl_jax.cli import main
 from mmfl_jax.errors import UserError
+from mmfl_jax.runs import load
 from mmfl_jax.runs.checkpoints import Checkpoints
 
 # What a resumed run must bring along: private variables, prototypes, the server's momentum, each round's cohort.
@@ -89,6 +91,25 @@ def test_last_and_best_checkpoints_are_kept(federation, tmp_path):
     with pytest.raises(UserError, match=r"holds no checkpoint of round 3; there are \[2, 4, 5\]"):
         reopened.restore(sim.state, 3)
     reopened.close()
+
+
+def test_the_best_checkpoint_is_that_of_validation_samples_whatever_the_test_says(federation, tmp_path):
+    samples = np.arange(len(federation.archive))
+    with_validation = dataclasses.replace(federation, validation=samples[-5:], test=samples[-20:-5])
+    sim = made(with_validation, checkpoint_every=1, evaluate_every=1)
+    chosen = {1: 0.1, 2: 0.7, 3: 0.3, 4: 0.2}
+    score = lambda sign: {"s1+s2": {"map": 0.5 + sign * chosen.get(sim.round_number, 0.0), "f1_micro": 0.5}}
+    sim.evaluate, sim.evaluate_validation = lambda: score(-1), lambda: score(1)
+    assert sim.run(tmp_path / "run")["best_round"] == 2
+    assert load(tmp_path / "run", with_validation, best=True).round_number == 2
+    assert load(tmp_path / "run", with_validation).round_number == 4
+
+
+def test_without_validation_samples_no_checkpoint_is_the_best(federation, whole):
+    assert whole[1]["best_round"] is None
+    assert sorted(path.name for path in (whole[0] / "checkpoints").iterdir()) == ["3", "4"]
+    with pytest.raises(UserError, match="has no validation samples to choose a checkpoint by; take the last, or run"):
+        load(whole[0], federation, best=True)
 
 
 def test_resume_of_a_finished_run_only_writes_its_summary_again(federation, whole):

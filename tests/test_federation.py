@@ -184,6 +184,20 @@ def test_split_makes_of_each_part_a_client_of_every_modality():
     assert sorted([*radar.ids, *optical.ids]) == list(range(6))
 
 
+def test_one_owner_of_ten_holds_a_rare_modality():
+    owners = []
+    for seed in range(8):
+        rare, rest = Federation.split(archive(), "iid", clients=20, seed=seed, assignment="rare:s1").groups
+        assert (rare.modalities, len(rare.ids)) == (("s1",), 2)
+        assert (rest.modalities, len(rest.ids)) == (("s2",), 18)
+        owners.append(rare.names)
+    assert len(set(owners)) > 4
+    few = Federation.split(archive(), "by:country", assignment="rare:s2")
+    assert {group.modalities: len(group.ids) for group in few.groups} == {("s1",): 2, ("s2",): 1}
+    with pytest.raises(UserError, match="rare:s3: needs two clients and two modalities, one of them 's3'; there are 4"):
+        Federation.split(archive(), "iid", clients=4, assignment="rare:s3")
+
+
 def test_no_client_sees_a_test_sample():
     federation = Federation.split(archive(), "by:country+season", assignment="mixed")
     train = np.concatenate([group.samples for group in federation.groups])

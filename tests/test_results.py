@@ -1,9 +1,14 @@
 """The page of results says what runs say, and no more than their intervals do."""
 
 import importlib.util
+import json
+import sys
 from pathlib import Path
 
+import pytest
 from test_comparison import make_run
+
+from mmfl_jax.errors import UserError
 
 SPEC = importlib.util.spec_from_file_location("results", Path(__file__).parents[1] / "experiments" / "results.py")
 
@@ -32,17 +37,91 @@ def test_the_page_is_of_the_runs_alone(tmp_path, monkeypatch):
     assert page.index("## Not measured yet") < page.index("- And? `mmfl-jax sweep")
 
 
-def test_every_table_is_a_sweep_that_can_be_made():
+def test_options_are_chosen_by_validation_and_only_then_meet_the_test(tmp_path, monkeypatch):
+    results = importlib.util.module_from_spec(SPEC)
+    SPEC.loader.exec_module(results)
+    choice = results.Choice(
+        "Which one?", "quickstart", ("--method", "mf"),
+        {"plain": "", "slow": "--rounds 24", "adam": "--algorithm fedadam"},
+        {"centralized": "--algorithm centralized"}, seeds=2,
+    )  # fmt: skip
+    monkeypatch.setattr(results, "TABLES", {"chosen": choice})
+    # What the test would choose, slow, is not what validation samples choose.
+    ends = {"plain": (0.50, 0.5), "slow": (0.60, 0.9), "adam": (0.70, 0.6), "centralized": (0.90, 0.8)}
+    for name, (validated, tested) in ends.items():
+        for seed in range(2):
+            path = make_run(
+                tmp_path / "chosen" / name / f"{name}-seed{seed}", [0.1, tested + seed / 100], seed=seed, algorithm=name
+            )
+            summary = json.loads((path / "summary.json").read_text())
+            summary["validation"] = {"s1+s2": {"f1_micro": validated, "f1_macro": 0.1}}
+            (path / "summary.json").write_text(json.dumps(summary))
+    page = results.page(tmp_path)
+    assert "| **adam**<br>`--algorithm fedadam` | 0.700 ± 0.000 | +0.200 [+0.200, +0.200] |" in page
+    assert "| plain | 0.500 ± 0.000 |  |" in page
+    assert "Validation samples choose **adam**." in page
+    assert "- adam is above plain in Micro F1 of s1+s2 (2 pairs)." in page
+    assert "- centralized is above plain in Micro F1 of s1+s2 (2 pairs)." in page
+    assert "0.905" not in page  # the test's score of what was not chosen
+    (tmp_path / "chosen" / "slow" / "slow-seed1" / "summary.json").unlink()
+    page = results.page(tmp_path)
+    assert "7 of 8 runs" in page
+    assert "Nothing is chosen before all of them have been measured." in page
+
+
+def test_owners_own_accuracy_stands_beside_that_of_the_shared_prompt(tmp_path, monkeypatch):
+    results = importlib.util.module_from_spec(SPEC)
+    SPEC.loader.exec_module(results)
+    table = results.Table("Own?", "fedrsclip_demo", ("method=fedrsclip,promptfl",), seeds=2)
+    monkeypatch.setattr(results, "TABLES", {"scenes": table})
+    for method, own in {"fedrsclip": 0.6, "promptfl": 0.4}.items():
+        for seed in range(2):
+            path = make_run(tmp_path / "scenes" / f"{method}-seed{seed}", [0.1, 0.3], seed=seed, method=method)
+            summary = json.loads((path / "summary.json").read_text())
+            (path / "summary.json").write_text(json.dumps(summary | {"personal": {"mean": own + seed / 10}}))
+    page = results.page(tmp_path)
+    assert "| **fedrsclip** | 0.650 ± 0.071 |  |" in page
+    assert "| **promptfl** | 0.450 ± 0.071 | -0.200 [-0.200, -0.200] |" in page
+
+
+def test_a_table_that_fails_does_not_keep_the_next_from_being_measured(tmp_path, monkeypatch):
+    results = importlib.util.module_from_spec(SPEC)
+    SPEC.loader.exec_module(results)
+    ran = []
+
+    def main(command):
+        ran.append(command[-1])
+        if command[-1].endswith("twin-gap"):
+            sys.exit(2)
+
+    monkeypatch.setattr(results, "main", main)
+    with pytest.raises(UserError, match="runs failed in twin-gap; the same command tries them again"):
+        results.run(tmp_path, ["twin-gap", "twin-pairs"])
+    assert ran == [str(tmp_path / "twin-gap"), str(tmp_path / "twin-pairs")]
+
+
+def test_every_table_is_made_of_sweeps_that_can_be_made():
+    from mmfl_jax.algorithms import find
+    from mmfl_jax.algorithms.setting import Setting
     from mmfl_jax.cli.arguments import parse
     from mmfl_jax.cli.studies import Sweep
     from mmfl_jax.runs.grid import make_grid
     from mmfl_jax.study import load_study
+    from mmfl_jax.study.build import check
 
     results = importlib.util.module_from_spec(SPEC)
     SPEC.loader.exec_module(results)
     for name, table in results.TABLES.items():
-        command = table.command(name)[2:]
-        chosen = parse(Sweep, name, command, Sweep(study=load_study(table.study)))
-        points = list(make_grid(chosen.study, chosen.vary, chosen.folds, chosen.seeds).points())
+        points = []
+        for command in table.commands(name):
+            chosen = parse(Sweep, name, command[2:], Sweep(study=load_study(table.study)))
+            grid = make_grid(chosen.study, chosen.vary, chosen.folds, chosen.seeds)
+            points += [chosen.study.replace(**point) for point in grid.points()]
+        for study in points:
+            check(study)
+            training = study.training
+            setting = Setting(training.client_optimizer, "samples", 10, 10, {}, 1.0, training.rounds, True, True, ())
+            find(study.algorithm.algorithm).check(setting)  # SCAFFOLD needs SGD, ...
         assert len(points) % table.seeds == 0
         assert len(points) >= 2 * table.seeds
+        assert len({study.replace(name="any").to_json() for study in points}) == len(points), name

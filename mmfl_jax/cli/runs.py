@@ -17,7 +17,7 @@ def evaluate(run_dir: Annotated[Path, Positional], archive: str | None = None, b
     Args:
         run_dir: directory of the run.
         archive: score on another archive of the same classes: its official test samples, or all of it.
-        best: score the checkpoint with the best score so far, not the last.
+        best: score the checkpoint with the best score on validation samples, not the last.
     """
     from rich.console import Console
 

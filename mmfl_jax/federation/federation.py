@@ -11,7 +11,7 @@ import numpy as np
 from mmfl_jax.archives.base import Archive, check_modality
 from mmfl_jax.errors import UserError
 from mmfl_jax.federation.absent import without_absent
-from mmfl_jax.federation.assignment import assign_modalities, check_assignment
+from mmfl_jax.federation.assignment import assign_modalities, read_assignment
 from mmfl_jax.federation.holdout import train_and_test, without_validation
 from mmfl_jax.federation.partition import Part, Parts, partition
 from mmfl_jax.federation.ragged import offsets_of, positions, row_numbers
@@ -83,8 +83,8 @@ class Federation:
           partition_by: see :func:`mmfl_jax.federation.partition.partition`.
           clients: how many parts; 0 for the partition's own number.
           assignment: ``single`` (each client one modality, so that the samples are shared out evenly), ``all``,
-            ``mixed`` (one modality or all of them) or ``split`` (each part becomes one client for each modality: owners
-            that look at the same sites with different sensors).
+            ``mixed`` (one modality or all of them), ``split`` (each part becomes one client for each modality: owners
+            that look at the same sites with different sensors) or ``rare:MODALITY`` (one client of ten holds it).
           test_split: see :func:`mmfl_jax.federation.holdout.train_and_test`.
           validation_share: share of each owner's samples that is held out; 0 for the archive's official ones.
           seed: of every draw.
@@ -92,7 +92,7 @@ class Federation:
         Raises:
           UserError: for an unknown option, or a federation that cannot be made.
         """
-        check_assignment(assignment)
+        read_assignment(assignment)
         for modality in archive.modalities:
             check_modality(modality, f"archive {archive.name}")
         train, test = train_and_test(archive, test_split, seed)

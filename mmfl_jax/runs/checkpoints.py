@@ -1,4 +1,4 @@
-"""Checkpoints of the server state, by Orbax: asynchronous, the last ones and the best kept.
+"""Checkpoints of the server state, by Orbax: asynchronous, the last ones kept, and the best by validation samples.
 
 What clients keep is saved as it lies, each device's rows by the host of the device, with the row of every client; so it
 goes back to any number of devices.
@@ -24,7 +24,8 @@ from mmfl_jax.engine.state import Kept, ServerState
 from mmfl_jax.errors import UserError
 from mmfl_jax.federation.placement import Placement
 
-_SCORE = "score"
+# Runs of before wrote another name: their scores were of test samples, by which nothing is chosen.
+_SCORE = "validation"
 # The row of every client, a group an entry, where clients live on several devices.
 _ROWS = "rows"
 
@@ -72,11 +73,10 @@ class Checkpoints:
         self.directory, self._placement = directory.resolve(), placement
         if read_only and not self.directory.is_dir():
             raise UserError(f"{self.directory} does not exist: the run has saved no checkpoint")
+        score = lambda metrics: metrics.get(_SCORE, 0.0)
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=AnyPreservationPolicy(
-                [LatestN(n=2), BestN(get_metric_fn=lambda metrics: metrics[_SCORE], n=1)]
-            ),
-            best_fn=lambda metrics: metrics[_SCORE],
+            preservation_policy=AnyPreservationPolicy([LatestN(n=2), BestN(get_metric_fn=score, n=1)]),
+            best_fn=score,
             # A run that is only looked at may be saving at this moment.
             cleanup_tmp_directories=not read_only,
             read_only=read_only,
@@ -93,11 +93,17 @@ class Checkpoints:
         return sorted(self._manager.all_steps())
 
     def best(self) -> int | None:
-        """Return the round with the best score, None when there is none."""
+        """Return the round with the best score, of equal ones the last; None when there is none."""
         return self._manager.best_step()
 
     def save(self, round_number: int, state: ServerState, score: float) -> None:
-        """Begin to save ``state``; the arrays are copied before this returns, the writing goes on behind."""
+        """Begin to save ``state``; the arrays are copied before this returns, the writing goes on behind.
+
+        Args:
+            round_number: after which it is.
+            state: to save.
+            score: of validation samples, by which the best is kept; the same for all where there are none.
+        """
         if round_number in self._manager.all_steps():
             return
         saved = _fields(state)

@@ -23,6 +23,7 @@ from mmfl_jax.runs.directory import CHECKPOINTS, RunDirectory, check_same_federa
 from mmfl_jax.runs.listeners import Listener
 from mmfl_jax.runs.schema import read_config
 from mmfl_jax.runs.signals import Stopped, graceful
+from mmfl_jax.runs.values import fused_set, is_number
 from mmfl_jax.study import build_clip
 
 if TYPE_CHECKING:
@@ -149,6 +150,7 @@ class _Loop:
         self.rows: list[dict[str, Any]] = [] if disk is None or disk.directory is None else disk.directory.rounds()
         self.scores: dict[str, dict[str, Any]] = {}
         self.scored = -1  # the round of these scores
+        self.validated: tuple[int, dict[str, dict[str, Any]]] = -1, {}  # likewise, of validation samples
         self.done = simulation.round_number
 
     def round(self, last: bool) -> None:
@@ -199,7 +201,14 @@ class _Loop:
         if self.disk is not None:
             if self.scored != self.simulation.round_number:
                 self.evaluate()
-            self.disk.checkpoints.save(self.simulation.round_number, self.simulation.state, _score(self.scores))
+            self.disk.checkpoints.save(self.simulation.round_number, self.simulation.state, _score(self.validation()))
+
+    def validation(self) -> dict[str, dict[str, Any]]:
+        """Return the scores of validation samples, by which the best checkpoint is chosen: never by the test's."""
+        number = self.simulation.round_number
+        if self.validated[0] != number:
+            self.validated = number, self.simulation.evaluate_validation()
+        return self.validated[1]
 
     def summary(self, facts: dict[str, Any]) -> dict[str, Any]:
         simulation, rows = self.simulation, self.rows
@@ -213,7 +222,8 @@ class _Loop:
         summary = {
             "rounds": simulation.round_number,
             "evaluation": self.scores,
-            "validation": simulation.evaluate_validation(),
+            "validation": self.validation(),
+            "best_round": self.disk.checkpoints.best() if self.disk and self.validation() else None,
             "baseline": facts.get("baseline"),
             "communication": {
                 "bytes_up_per_client": sent[0] / took_part,
@@ -248,12 +258,9 @@ class _Loop:
 
 
 def _score(scores: dict[str, dict[str, Any]]) -> float:
-    """Return the score that the best checkpoint has: the mean of the fused set's F1s, or accuracy and macro-F1."""
-    if not scores:
-        return 0.0
-    fused = max(scores, key=lambda name: name.count("+"))
-    values = [scores[fused].get(key) for key in ("f1_micro", "f1_macro")]
-    return sum(value or 0.0 for value in values) / len(values)
+    """Return the score that the best checkpoint has: the task's first, of the modalities together."""
+    fused = scores.get(fused_set(scores) or "", {})
+    return next((float(fused[key]) for key in ("miou", "accuracy", "map") if is_number(fused.get(key))), 0.0)
 
 
 def versions() -> dict[str, str]:
@@ -274,17 +281,23 @@ def load(run_dir: Path, federation: Federation | None = None, *, best: bool = Fa
     Args:
         run_dir: of the run.
         federation: the run's own, if it was made in Python; None to open what its study names.
-        best: take the checkpoint with the best score on the test samples, not the last.
+        best: take the checkpoint with the best score on validation samples, not the last.
         training: whether it is to go on; if not, one device is enough, and no training images are read onto it.
 
     Raises:
-        UserError: for another federation than the run's, or a checkpoint that is missing or damaged.
+        UserError: for another federation than the run's, a checkpoint that is missing or damaged, or where the best is
+            asked for and there are no validation samples.
     """
     study = read_config(run_dir)
     simulation = Rounds(
         study if training else study.replace(stream_mb=1, devices=1, devices_per_client=1, chunk_size=0), federation
     )
     check_same_federation(run_dir, simulation.federation.describe())
+    if best and not len(simulation.federation.validation):
+        raise UserError(
+            f"--best: {run_dir} has no validation samples to choose a checkpoint by; take the last, or run with "
+            "--validation-share 0.1"
+        )
     with closing(Checkpoints(run_dir / CHECKPOINTS, simulation.placement, read_only=True)) as checkpoints:
         _restore(simulation, checkpoints, checkpoints.best() if best else None)
     return simulation

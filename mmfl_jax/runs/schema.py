@@ -114,6 +114,7 @@ class SummaryFile(TypedDict):
     cost: Cost
     privacy: NotRequired[dict[str, float] | None]
     validation: NotRequired[_Evaluation]
+    best_round: NotRequired[_Count | None]
     bounds: NotRequired[dict[str, _Evaluation]]
     simulated_seconds: NotRequired[float | None]
     skipped_clients: _Count

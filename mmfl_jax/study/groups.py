@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator
 
 from mmfl_jax.archives.options import DataOptions
-from mmfl_jax.federation.assignment import Assignment
+from mmfl_jax.federation.assignment import read_assignment
 from mmfl_jax.federation.participation import read_participation
 from mmfl_jax.federation.partition import read_partition
 from mmfl_jax.models.options import ModelOptions
@@ -37,6 +37,11 @@ def _partition(reference: str) -> str:
     return reference
 
 
+def _assignment(reference: str) -> str:
+    read_assignment(reference)
+    return reference
+
+
 def _participation(reference: str) -> str:
     read_participation(reference)
     return reference
@@ -50,8 +55,9 @@ class FederationOptions:
     """How samples are dealt: iid, dirichlet:ALPHA, by:ATTRIBUTE[+ATTRIBUTE], ds1, ds2 or ds3."""
     clients: Count = 0
     """Number of clients (of owners, with split); 0 for the partition's own: a client a value, or 10."""
-    modality_assignment: Assignment = "single"
-    """Modalities of a client: one, all, mixed, or split (each part becomes a client a modality)."""
+    modality_assignment: Annotated[str, AfterValidator(_assignment)] = "single"
+    """Modalities of a client: single, all, mixed, split (each part becomes a client a modality), or rare:MODALITY (one
+    client of ten holds it)."""
     test_split: str = "auto"
     """Test samples: official, by:ATTRIBUTE[:FOLD/FOLDS], a share such as 0.2, or auto."""
     validation_share: ShareBelowOne = 0.0

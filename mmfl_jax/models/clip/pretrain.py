@@ -41,7 +41,7 @@ SMALL = CLIPConfig(
 )
 CACHE = Path("~/.cache/mmfl_jax/clip")
 # Changes with anything that changes the demo's CLIP, so that an old one is left alone.
-VERSION = 1
+VERSION = 2
 # Seed of the demo CLIP's images: no study begins with it, so that none sees images that CLIP was trained on.
 IMAGE_SEED = 7_001
 SMALL_SAMPLES = 6000
@@ -123,6 +123,7 @@ def train(
     )
     captions = captions.reshape(len(images), len(TEMPLATES))
     tokens = tokenize(texts.tolist(), silent_bytes(), config)
+    ids = tokens.ids[:, : tokens.end_positions.max() + 1]  # of what comes after the end, nothing is looked at
     order = np.random.default_rng(training.seed)
     model = CLIP(config, rngs=nnx.Rngs(training.seed))
     schedule = optax.warmup_cosine_decay_schedule(
@@ -137,7 +138,7 @@ def train(
     for step in range(training.steps):
         chosen = order.integers(len(images), size=training.batch_size)
         caption = captions[chosen, order.integers(len(TEMPLATES))]
-        batch = _turned(images[chosen], order), tokens.ids[caption], tokens.end_positions[caption], caption
+        batch = _turned(images[chosen], order), ids[caption], tokens.end_positions[caption], caption
         loss = _step(model, optimizer, *map(jnp.asarray, batch))
         if not quiet and (step + 1) % max(1, training.steps // 4) == 0:
             seconds = time.perf_counter() - begin
