@@ -22,10 +22,11 @@ def test_clients_alike_fill_the_chunk_that_fits():
     sim = simulation(federation, method="mf")
     assert chosen(sim, 2**40, [1000, 1000])[0] == [SERIES, SERIES]
     assert chosen(sim, 2**40, [1000, 7])[0] == [SERIES, 7]
-    assert chosen(sim, 2**40, [1000, 7], "cpu")[0] == [1, 1]
+    assert chosen(sim, 2**40, [1000, 3], "cpu")[0] == [4, 3]
     images = ragged_federation([8] * 8, [("s1",), ("s2",)] * 4, shapes=IMAGE)
     sim = simulation(images, method="mf", encoder="resnet8", width=4)
     assert chosen(sim, 2**40, [1000, 1000])[0] == [IMAGES, IMAGES]
+    assert chosen(sim, 2**40, [1000, 1000], "cpu")[0] == [1, 1]
     _, shapes = chosen(sim, 2**40, [1000, 1000])
     each = client_bytes(sim.program, 0, shapes)
     assert chosen(sim, 7 * each, [1000, 1000])[0][0] == 5  # a fifth is left free

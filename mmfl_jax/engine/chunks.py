@@ -13,8 +13,11 @@ from mmfl_jax.engine.plan import Planner
 from mmfl_jax.engine.program import Program
 from mmfl_jax.federation.placement import Placement
 
-#: The most clients with images at once, and of others. A CPU core is full with one client (benchmarks/scaling.py).
+#: The most clients at once on an accelerator: with images, and with others.
 IMAGES, SERIES = 16, 64
+# On a CPU, of clients with series: their products are too small for a core (benchmarks/scaling.py). Of all else one
+# client fills it.
+_SERIES_CPU = 4
 # The most of a chunk's steps that may be nobody's.
 _PADDING = 0.1
 # A client's parameters, their gradient, its optimizer's state and its message.
@@ -46,15 +49,21 @@ def chunk_sizes(
       platform: of the devices.
       free: bytes of a device that are left for training.
     """
-    if platform == "cpu":
-        return [1] * len(expected)
     found = []
     for group, count in enumerate(expected):
-        images = any(len(shapes[m].shape) == 3 for m in program.groups[group])
-        room = int(_USED * free) // client_bytes(program, group, shapes)
-        most = min(IMAGES if images else SERIES, room, -(-count // placement.devices))
+        most = _most({len(shapes[m].shape) for m in program.groups[group]}, platform)
+        if most > 1:
+            room = int(_USED * free) // client_bytes(program, group, shapes)
+            most = min(most, room, -(-count // placement.devices))
         found.append(widest(max(1, most), group, count, steps, placement))
     return found
+
+
+def _most(axes: set[int], platform: str) -> int:
+    """Return the most clients at once, of which images, series or features have so many axes."""
+    if platform == "cpu":
+        return _SERIES_CPU if axes == {2} else 1
+    return IMAGES if 3 in axes else SERIES
 
 
 def widest(most: int, group: int, count: int, steps: Sequence[np.ndarray], placement: Placement) -> int:
