@@ -5,9 +5,10 @@
 
 Needs the extra ``tpu`` (libtpu). Answers, for each topology: how many
 collectives the compiled round has, by kind, and how many of them stand in its loops (those over "samples", once a
-step); the bytes of the largest; and the memory of a chip by XLA's account (arguments: samples, memory and model;
-temporaries). Nothing runs and no array is made: the program is lowered on shapes. ``--clients`` are registered and keep
-``--private`` variables from round to round, ``--cohort`` of them take part.
+step); the bytes of the largest; the memory of a chip by XLA's account (arguments: samples, memory and model;
+temporaries); and which samples the round copies before it reads them. Nothing runs and no array is made: the program is
+lowered on shapes. ``--clients`` are registered and keep ``--private`` variables from round to round, ``--cohort`` of
+them take part.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from mmfl_jax import Study, costs, memory
 from mmfl_jax.planner.abstract import AbstractRounds
 from mmfl_jax.planner.chips import Topology
 from mmfl_jax.planner.hlo import Text, collective_of
+from mmfl_jax.planner.plan import copied_data
 from mmfl_jax.planner.pod import devices_of
 
 MODELS: dict[str, tuple[dict[str, tuple[int, ...]], dict[str, Any]]] = {
@@ -84,6 +86,7 @@ def main() -> None:
         lowered = rounds.lowered()
         begin = time.perf_counter()
         compiled = lowered.compile()
+        text = Text(compiled.as_text())
         row = {
             "benchmark": "pods",
             "topology": name,
@@ -94,8 +97,9 @@ def main() -> None:
             "cohort": args.cohort,
             "private": args.private,
             "compile_seconds": round(time.perf_counter() - begin, 1),
-            "collectives": collectives(Text(compiled.as_text())),
+            "collectives": collectives(text),
             "bytes_per_chip": costs.memory(compiled),
+            "copied_data": copied_data(text),
         }
         emit({**row, **host()}, args.output)
 

@@ -3,8 +3,11 @@
 import importlib.util
 import io
 import json
+import os
 import re
 import subprocess
+import sys
+import textwrap
 
 import jax
 import numpy as np
@@ -18,6 +21,7 @@ from mmfl_jax.planner import chips, here, pod, process, show
 from mmfl_jax.planner import plan as plans
 from mmfl_jax.planner.abstract import AbstractRounds
 from mmfl_jax.planner.chips import SHAPES, Topology
+from mmfl_jax.planner.copies import Copy, copies
 from mmfl_jax.planner.hlo import Place, Text, bytes_of, collective_of
 
 needs_libtpu = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs libtpu")
@@ -117,7 +121,56 @@ def test_arguments_and_copies_have_the_padding_of_their_layout():
         "key": 4,
     }
     # In the new layout rows of two are padded to 128; what goes to a chip's own memory takes nothing of the main one.
-    assert text.copied == {"data[0].images['s1']": 56 * 8 * 8 * 128 * 4}
+    assert copies(text) == [Copy("data[0].images['s1']", 56 * 8 * 8 * 128 * 4, looped=False)]
+
+
+# Images go into a loop as part of a tuple; there they are turned by a fusion, and a batch is drawn from them.
+LOOP = """
+%turn (p: f32[8,4]) -> bf16[4,8] {
+  %p0 = f32[8,4]{1,0} parameter(0)
+  %narrow = bf16[8,4]{1,0} convert(%p0)
+  ROOT %turned = bf16[4,8]{1,0} transpose(%narrow), dimensions={1,0}
+}
+
+%draw (p: f32[8,4], i: s32[2]) -> f32[2,4] {
+  %p0 = f32[8,4]{1,0} parameter(0)
+  %p1 = s32[2]{0} parameter(1)
+  ROOT %some = f32[2,4]{1,0} gather(%p0, %p1), offset_dims={1}
+}
+
+%body (carried: (s32[2], f32[8,4])) -> (s32[2], f32[8,4]) {
+  %carried = (s32[2]{0}, f32[8,4]{1,0}) parameter(0)
+  %which = s32[2]{0} get-tuple-element(%carried), index=0
+  %images = f32[8,4]{1,0} get-tuple-element(%carried), index=1
+  %other = bf16[4,8]{1,0} fusion(%images), kind=kLoop, calls=%turn
+  %batch = f32[2,4]{1,0} fusion(%images, %which), kind=kLoop, calls=%draw
+  ROOT %again = (s32[2]{0}, f32[8,4]{1,0}) tuple(%which, %images)
+}
+
+ENTRY %main (i: s32[2], x: f32[8,4]) -> (s32[2], f32[8,4]) {
+  %i = s32[2]{0} parameter(0), metadata={op_name="key"}
+  %x = f32[8,4]{1,0} parameter(1), metadata={op_name="data[0].images[\'s1\']"}
+  %rows = f32[8,4]{1,0} bitcast(%x)
+  %both = (s32[2]{0}, f32[8,4]{1,0}) tuple(%i, %rows)
+  ROOT %w = (s32[2]{0}, f32[8,4]{1,0}) while(%both), condition=%c, body=%body
+}
+"""
+
+
+def test_images_that_a_loop_turns_are_copied_and_a_batch_is_none():
+    text = Text(LOOP)
+    assert copies(text) == [Copy("data[0].images['s1']", 8 * 4 * 2, looped=True)]
+    assert plans.copied_data(text) == {"data[0].images['s1']": 8 * 4 * 2}
+
+
+@pytest.mark.parametrize(("turned", "found"), [(True, {"data": 64 * 32 * 4}), (False, {})])
+def test_a_copy_that_xla_makes_here_is_found(turned, found):
+    def batches(data, rows):
+        data = jax.lax.optimization_barrier(data.T) if turned else data
+        return jax.lax.map(lambda one: data[one], rows)
+
+    shapes = jax.ShapeDtypeStruct((64, 32), "float32"), jax.ShapeDtypeStruct((3, 2), "int32")
+    assert plans.copied_data(Text(jax.jit(batches).lower(*shapes).compile().as_text())) == found
 
 
 @pytest.mark.parametrize(
@@ -177,7 +230,6 @@ def test_libtpu_missing_names_the_extra(monkeypatch):
 
 def test_a_lock_tells_who_holds_it(monkeypatch, tmp_path):
     import fcntl
-    import os
 
     lock = tmp_path / "libtpu_lockfile"
     with lock.open("w") as file:
@@ -209,7 +261,9 @@ def test_a_plan_on_shapes_is_the_program_that_runs_and_reads_no_image(options, m
     rounds = AbstractRounds(study, jax.devices()[: real.mesh.size])
     compiled = rounds.lowered().compile(compiler_options(rounds.mesh))
     assert costs.memory(compiled) == costs.memory(real.execution.compiled)
-    held = plans.memory_by_kind(Text(compiled.as_text()), compiled)
+    text = Text(compiled.as_text())
+    assert plans.copied_data(text) == {}
+    held = plans.memory_by_kind(text, compiled)
     assert sum(held.values()) == costs.peak_memory(compiled)
     data = sum(x.nbytes for x in jax.tree.leaves(tuple(map(real.execution.example, range(len(real.program.groups))))))
     assert held["data"] == pytest.approx(data / real.mesh.size, rel=0.05)
@@ -274,9 +328,33 @@ def test_a_pod_that_is_not_here():
     assert plan["chips"] == 4
     assert plan["collectives"]["all-reduce"] >= 1
     assert plan["collectives_in_steps"] == {}
+    assert plan["copied_data"] == {}
     assert plan["seconds_by_part"]["local steps"] > 0
     assert min(plan["step_cycles"]) > 0
     assert 0 < plan["share_of_peak"] < 1
+
+
+@needs_libtpu
+def test_a_tpu_copies_images_of_few_channels_and_no_rows():
+    program = """
+        import jax
+        from jax.sharding import SingleDeviceSharding
+        from mmfl_jax.planner.chips import Topology
+        from mmfl_jax.planner.copies import copies
+        from mmfl_jax.planner.hlo import Text
+        from mmfl_jax.planner.pod import devices_of
+
+        one = SingleDeviceSharding(devices_of(Topology.read("v5e:2x2"))[0])
+        train = lambda images, rows: jax.lax.map(lambda row: jax.numpy.sin(images[row]).sum(), rows)
+        for shape in ((40000, 32, 32, 10), (40000, 10240)):
+            images, rows = (jax.ShapeDtypeStruct(*of, sharding=one) for of in ((shape, "float32"), ((9, 64), "int32")))
+            found = copies(Text(jax.jit(train).lower(images, rows).compile().as_text()))
+            print([copy.argument for copy in found])
+    """
+    command = [sys.executable, "-c", textwrap.dedent(program)]
+    environment = os.environ | process.ENVIRONMENT
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines() == ["['images']", "[]"], done.stderr
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import itertools
 import math
 import re
@@ -142,19 +141,6 @@ class Text:
     def arguments(self) -> dict[str, int]:
         """Return the bytes of a device's part of every argument, padding included, by its name."""
         return {one.label or one.name: one.bytes for one in self.entry if one.kind == "parameter"}
-
-    @functools.cached_property
-    def copied(self) -> dict[str, int]:
-        """Return the bytes in main memory of copies of arguments in another layout, by the argument's name."""
-        names = {one.name: one.label or one.name for one in self.entry if one.kind == "parameter"}
-        found: dict[str, int] = {}
-        for one in self.entry:
-            first = one.attribute(r"^%?([\w.\-]+)")
-            # S(1) is a chip's own fast memory.
-            if one.kind in ("copy", "copy-start") and first in names and "S(1)" not in one.shape.split(", ")[0]:
-                part = one.shape if one.kind == "copy" else one.shape.lstrip("(").split("}, ")[0] + "}"
-                found[names[first]] = found.get(names[first], 0) + bytes_of(part)
-        return found
 
 
 def collective_of(one: Operation) -> str:

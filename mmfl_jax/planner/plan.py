@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from mmfl_jax.engine.plan import Work
+from mmfl_jax.planner.copies import copies
 from mmfl_jax.planner.hlo import Operation, Text, collective_of
 from mmfl_jax.rounds import Rounds
 
@@ -37,6 +38,8 @@ class Plan:
       hbm_bytes_per_chip: by kind: ``data``, ``clients`` (what they keep), ``model``, ``results``, ``temporaries`` and
         ``copies`` of arguments in another layout. XLA's account, padding of layouts included.
       hbm_limit: bytes that a device has.
+      copied_data: bytes of copies of images, labels and tables, by the argument's name; empty where the round reads
+        them as they lie.
       collectives: how many the program has, by kind.
       collective_bytes: of all of them, each counted once, by kind.
       collectives_in_steps: those that run in every local step, by kind.
@@ -67,6 +70,7 @@ class Plan:
     cohort: int
     hbm_bytes_per_chip: dict[str, int]
     hbm_limit: int
+    copied_data: dict[str, int]
     collectives: dict[str, int]
     collective_bytes: dict[str, int]
     collectives_in_steps: dict[str, int]
@@ -133,6 +137,7 @@ def plan_of(
         cohort=int(metrics["clients"]),
         hbm_bytes_per_chip=held,
         hbm_limit=limit,
+        copied_data=copied_data(text),
         collectives=kinds,
         collective_bytes=size,
         collectives_in_steps=stepped,
@@ -152,15 +157,26 @@ def plan_of(
 
 def memory_by_kind(text: Text, compiled: Any) -> dict[str, int]:
     """Return the bytes on a device by kind (:attr:`Plan.hbm_bytes_per_chip`), that add up to XLA's account."""
-    analysis, copies = compiled.memory_analysis(), sum(text.copied.values())
+    analysis = compiled.memory_analysis()
+    # Those in loops are what clients begin with, and short-lived.
+    copied = sum(one.bytes for one in copies(text) if not one.looped)
     kinds = Counter(dict.fromkeys(("data", "clients", "model"), 0))
     for name, size in text.arguments.items():
         kinds["data" if name.startswith("data") else "clients" if name.startswith("state.clients") else "model"] += size
     # What the text leaves out, alignment above all.
     kinds["model"] += analysis.argument_size_in_bytes - sum(kinds.values())
     kinds["results"] = analysis.output_size_in_bytes - analysis.alias_size_in_bytes
-    copies = min(copies, analysis.temp_size_in_bytes)
-    return {**kinds, "temporaries": analysis.temp_size_in_bytes - copies, "copies": copies}
+    copied = min(copied, analysis.temp_size_in_bytes)
+    return {**kinds, "temporaries": analysis.temp_size_in_bytes - copied, "copies": copied}
+
+
+def copied_data(text: Text) -> dict[str, int]:
+    """Return the bytes of a round's copies of the data on a device, in its loops too, by the argument's name."""
+    found = Counter[str]()
+    for one in copies(text):
+        if one.argument.startswith("data"):
+            found[one.argument] += one.bytes
+    return dict(found)
 
 
 def collectives(text: Text) -> tuple[dict[str, int], dict[str, int], dict[str, int]]:

@@ -54,6 +54,7 @@ def _rows(plan: Plan) -> list[tuple[str, str, str]]:
         ("share of peak", f"{100 * plan['share_of_peak']:.2g} %", _SUM),
         ("memory of a device", f"{readable(whole)} of {readable(plan['hbm_limit'])}", "XLA's account"),
         *memory,
+        ("copies of the data", _copied(plan["copied_data"]), "the program"),
         ("collectives", sums, "the program"),
         ("  their bytes", readable(sum(plan["collective_bytes"].values())), "the program"),
         ("  in local steps", str(sum(plan["collectives_in_steps"].values())), "the program"),
@@ -72,6 +73,10 @@ def _rows(plan: Plan) -> list[tuple[str, str, str]]:
         took, ratio = plan["checked"]["seconds"], plan["checked"]["estimated_over_measured"]
         rows.append(("checked: it took", f"{seconds_text(took)}, {ratio:.2f} of it estimated", "a whole round here"))
     return rows
+
+
+def _copied(copies: Mapping[str, int]) -> str:
+    return ", ".join(f"{readable(size)} of {name}" for name, size in copies.items()) or "none"
 
 
 def seconds_text(seconds: float) -> str:
