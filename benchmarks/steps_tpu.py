@@ -96,7 +96,7 @@ def main() -> None:
             begin = time.perf_counter()
             with ops.conv_form(None if form == "lanes" else form):
                 compiled = compile_for(args.topology, jax.vmap(step), *stacked)
-            found = costs(compiled)
+            found = costs(compiled, args.topology)
             total = found.total()
             row = vars(args) | {"output": None, "forms": None, "chunk": chunk, "form": form}
             row |= {

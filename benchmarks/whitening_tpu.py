@@ -51,7 +51,8 @@ def main() -> None:
     shape = lambda *sides: jax.ShapeDtypeStruct(sides, jnp.float32)
     images, channels = shape(args.rows, args.channels), shape(args.channels)
     for method in ("cholesky", "newton_schulz"):  # zca needs eigenvalues, which a TPU finds one after the other
-        found = costs(compile_for(args.topology, step(method), images, channels, channels, images))
+        compiled = compile_for(args.topology, step(method), images, channels, channels, images)
+        found = costs(compiled, args.topology)
         row = {
             "benchmark": "whitening_tpu",
             "topology": args.topology,

@@ -22,7 +22,7 @@ from mmfl_jax.planner import plan as plans
 from mmfl_jax.planner.abstract import AbstractRounds
 from mmfl_jax.planner.chips import SHAPES, Topology
 from mmfl_jax.planner.copies import Copy, copies
-from mmfl_jax.planner.hlo import Place, Text, bytes_of, collective_of
+from mmfl_jax.planner.hlo import Operation, Place, Text, bytes_of, collective_of
 
 needs_libtpu = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs libtpu")
 TINY = {"encoder": "mlp", "width": 8, "image_size": 8, "samples": 120, "batch_size": 8, "method": "mf", "rounds": 1}
@@ -95,7 +95,23 @@ def test_cycles_are_counted_where_they_run():
     # The loop in the first group's step has no known length: once.
     assert cycles == {Place(): 0, Place(0): 0, Place(0, True): 10, Place(1): 7, Place(1, True): 50 + 5 * 10}
     assert text.unknown_loops == 1
-    assert plans.step_shares(text, text.source) == {"ops/whitening.py": 60 / 110, "optax/_src/update.py": 50 / 110}
+    shares = plans.step_shares(text, text.source, lambda one: one.cycles)
+    assert shares == {"ops/whitening.py": 60 / 110, "optax/_src/update.py": 50 / 110}
+
+
+@pytest.mark.parametrize(
+    ("kind", "rest", "cycles"),
+    [
+        ("reshape", "%a)", 2 * 8192 * 1.5e9 / 819e9),
+        ("fusion", '%a), backend_config={"window_config":{"estimated_cycles":"7"}}', 7),
+        ("get-tuple-element", "%a), index=0", 0),
+        ("copy-done", "%a)", 0),
+        ("all-reduce", "%a)", 0),
+    ],
+)
+def test_what_xla_gives_no_cycles_goes_through_memory(kind, rest, cycles):
+    one = Operation("b", "f32[2048]{0:T(128)}", kind, rest)
+    assert chips.CHIPS["v5e"].cycles(one) == pytest.approx(cycles)
 
 
 def test_a_source_file_is_read_in_both_spellings():

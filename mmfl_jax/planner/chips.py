@@ -6,6 +6,7 @@ import re
 from typing import NamedTuple
 
 from mmfl_jax.errors import UserError
+from mmfl_jax.planner.hlo import Operation
 
 GIB = 2**30
 
@@ -17,6 +18,7 @@ class Chip(NamedTuple):
       hbm: bytes of its memory that a program may use.
       peak: bfloat16 operations a second.
       clock: cycles a second of its cores: ``peak`` over what its matrix units do in one.
+      bandwidth: bytes a second of its memory.
       link: bytes a second to its neighbours, all links and one direction.
 
     Source: cloud.google.com/tpu/docs, system architecture of each generation.
@@ -25,17 +27,22 @@ class Chip(NamedTuple):
     hbm: int
     peak: float
     clock: float
+    bandwidth: float
     link: float
+
+    def cycles(self, one: Operation) -> float:
+        """Return XLA's estimate for an operation; where it gives none, what its bytes take to go through memory."""
+        return one.cycles + one.moved * self.clock / self.bandwidth
 
 
 #: By the generation's name in a topology. A device of v2, v3 and v4 is a core, half a chip.
 CHIPS = {
-    "v2": Chip(8 * GIB, 22.5e12, 0.70e9, 31e9),
-    "v3": Chip(16 * GIB, 61.5e12, 0.94e9, 41e9),
-    "v4": Chip(16 * GIB, 137.5e12, 1.05e9, 75e9),
-    "v5e": Chip(int(15.75 * GIB), 197e12, 1.50e9, 100e9),
-    "v5p": Chip(95 * GIB, 459e12, 1.75e9, 300e9),
-    "v6e": Chip(int(31.25 * GIB), 918e12, 1.75e9, 224e9),
+    "v2": Chip(8 * GIB, 22.5e12, 0.70e9, 350e9, 31e9),
+    "v3": Chip(16 * GIB, 61.5e12, 0.94e9, 450e9, 41e9),
+    "v4": Chip(16 * GIB, 137.5e12, 1.05e9, 614e9, 75e9),
+    "v5e": Chip(int(15.75 * GIB), 197e12, 1.50e9, 819e9, 100e9),
+    "v5p": Chip(95 * GIB, 459e12, 1.75e9, 2765e9, 300e9),
+    "v6e": Chip(int(31.25 * GIB), 918e12, 1.75e9, 1640e9, 224e9),
 }
 
 #: Shapes of a slice that libtpu describes and compiles for; further slices of one shape are joined by ``@``.

@@ -9,6 +9,9 @@ import re
 from collections.abc import Iterator
 
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
+# What XLA for TPU gives no cycles because it takes none, or because they are those of what it calls or waits for.
+_FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "call", "conditional", "iota"}
+_FREE |= {"after-all", "partition-id", "replica-id", "optimization-barrier", "custom-call"}
 _ITEM = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s16": 2, "u16": 2, "f32": 4, "s32": 4, "u32": 4}
 _ITEM |= {"f64": 8, "s64": 8, "u64": 8, "c64": 8}
 _ARRAY = re.compile(r"\b([a-z]+\d*)\[([\d,]*)\](?:\{([\d,]*)(?::([^}]*))?\})?")
@@ -51,6 +54,12 @@ class Operation:
     def cycles(self) -> int:
         """Return XLA's estimate for a TPU; 0 where it gives none."""
         return int(self.attribute(r'"estimated_cycles":"(\d+)"') or 0)
+
+    @property
+    def moved(self) -> int:
+        """Return the bytes read and written by what XLA gives no cycles: a reshape, pad, slice or gather by itself."""
+        free = self.cycles or self.kind in _FREE or self.kind.endswith(("-start", "-done")) or collective_of(self)
+        return 0 if free else 2 * self.bytes
 
     @property
     def trips(self) -> int | None:

@@ -125,6 +125,8 @@ def plan_of(
       peak: operations a second of all devices together.
       own: the other fields.
     """
+    # Where noise outweighs what a step takes here, homes may all have nothing to do.
+    imbalance = float(homes.max() / homes.mean()) if homes.any() else 1.0
     whole, flops, chunk = sum(parts.values()), rounds.flops(), rounds.execution.planner.chunk
     most, largest_chunk = largest(held, limit, rounds.federation.clients, chunk)
     kinds, size, stepped = collectives(text)
@@ -146,8 +148,8 @@ def plan_of(
         seconds_by_part=parts,
         bound=max(parts, key=lambda name: parts[name]),
         share_of_peak=flops / (whole * peak),
-        idle_chips=float(1 - homes.mean() / homes.max()),
-        imbalance=float(homes.max() / homes.mean()),
+        idle_chips=1 - 1 / imbalance,
+        imbalance=imbalance,
         padding_waste=metrics["padding_waste"],
         largest_federation=most,
         largest_chunk=largest_chunk,
@@ -205,11 +207,11 @@ def work_of(rounds: Rounds) -> Work:
     return rounds.execution.planner.lay(cohort.members, cohort.steps, cohort.delays)[1]
 
 
-def step_shares(text: Text, name: Callable[[Operation], str]) -> dict[str, float]:
+def step_shares(text: Text, name: Callable[[Operation], str], cycles: Callable[[Operation], float]) -> dict[str, float]:
     """Return the share of the cycles of local steps by a name of operations, the most first."""
     found = Counter[str]()
     for one, times, place in text.placed:
-        if place.step and one.cycles:
-            found[name(one) or one.kind] += one.cycles * times
+        if place.step and (price := round(cycles(one) * times)):
+            found[name(one) or one.kind] += price
     whole = max(sum(found.values()), 1)
     return {name: cycles / whole for name, cycles in found.most_common()}

@@ -70,7 +70,7 @@ def _priced(
     rounds: AbstractRounds, name: str, topology: Topology, text: Text, held: dict[str, int], compile_seconds: float
 ) -> plans.Plan:
     chip, groups = topology.chip, len(rounds.program.groups)
-    cycles = lambda group, step: _cycles(text, Place(group, step))
+    cycles = lambda group, step: _cycles(text, Place(group, step), chip)
     turn_cycles = np.array([cycles(g, False) for g in range(groups)])
     step_cycles = np.array([cycles(g, True) for g in range(groups)])
     work = plans.work_of(rounds)
@@ -94,16 +94,16 @@ def _priced(
         chip.peak * rounds.mesh.size,
         topology=name,
         step_cycles=tuple(float(c) / size for c, size in zip(step_cycles, rounds.execution.planner.chunk)),
-        cycles_by_source=plans.step_shares(text, text.source),
-        cycles_by_operation=plans.step_shares(text, lambda one: one.function),
+        cycles_by_source=plans.step_shares(text, text.source, chip.cycles),
+        cycles_by_operation=plans.step_shares(text, lambda one: one.function, chip.cycles),
         compile_seconds=compile_seconds,
         notes=(*_notes(rounds, text, topology), plans.UNKNOWN),
     )
     return dataclasses.replace(made, bound=_bound(made))
 
 
-def _cycles(text: Text, place: Place) -> int:
-    return sum(one.cycles * times for one, times, where in text.placed if where == place)
+def _cycles(text: Text, place: Place, chip: Chip) -> float:
+    return sum(chip.cycles(one) * times for one, times, where in text.placed if where == place)
 
 
 def _network_seconds(text: Text, chip: Chip, devices: int, steps: np.ndarray) -> float:
