@@ -16,6 +16,7 @@ from test_ops_conv import close, normal
 
 from mmfl_jax import ops
 from mmfl_jax.models import Normalization
+from mmfl_jax.models.decoders import DECODERS
 from mmfl_jax.models.encoders import ResNet, ResNetDesign
 from mmfl_jax.models.options import ModelOptions
 from mmfl_jax.ops import lanes
@@ -60,6 +61,26 @@ def test_a_network_in_lanes_is_the_network(norm, whitened, clients, monkeypatch)
     params, x = clients_of(params, clients), normal(1, clients, 2, *SHAPE)
     stats = jax.tree.map(lambda a: jnp.broadcast_to(a, (clients, *a.shape)), stats)
     step = jax.vmap(jax.value_and_grad(functools.partial(loss, graph), (0, 2), has_aux=True))
+    close(results("packed", step, params, stats, x), results("batched", step, params, stats, x))
+
+
+class Pixels(nnx.Module):
+    """An encoder and a decoder."""
+
+    def __init__(self, decoder, norm):
+        self.encoder = ResNet((8, 8, 3), ResNetDesign((1, 1), 4), norm, nnx.Rngs(0))
+        self.decoder = DECODERS[decoder](self.encoder, norm, nnx.Rngs(1))
+
+    def __call__(self, x, train):
+        return self.decoder(self.encoder.maps(x, train), train)
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_a_decoder_in_lanes_is_the_decoder(decoder, monkeypatch):
+    monkeypatch.setattr(lanes, "LANES", 8)  # two clients of 4 channels at a time
+    graph, params, stats = nnx.split(Pixels(decoder, Normalization(ModelOptions())), nnx.Param, ...)
+    params, x = clients_of(params, 4), normal(1, 4, 2, 8, 8, 3)
+    step = jax.vmap(jax.value_and_grad(functools.partial(loss, graph), (0, 2), has_aux=True), (0, None, 0))
     close(results("packed", step, params, stats, x), results("batched", step, params, stats, x))
 
 

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from mmfl_jax.models.encoders import Encoder, conv
+from mmfl_jax import ops
+from mmfl_jax.models.encoders import Encoder, conv, in_lanes
 from mmfl_jax.models.normalization import Normalization
 
 Array = jax.Array
@@ -41,6 +42,9 @@ class Decoder(nnx.Module):
 
     def __call__(self, maps: list[Array], train: bool) -> Array:
         """Return ``[batch, height, width, features]`` of maps, the finest first, as fine as that."""
+        return in_lanes(self, self.features, lambda network, maps: network._joined(maps, train), maps)
+
+    def _joined(self, maps: list[Array], train: bool) -> Array:
         raise NotImplementedError
 
 
@@ -59,11 +63,10 @@ class UNet(Decoder):
         self.second = nnx.List([_Step(f, f, norm, rngs) for f in finer])
         self.features = width_of("unet", encoder)
 
-    def __call__(self, maps: list[Array], train: bool) -> Array:
-        """Return the finest map, of all scales."""
+    def _joined(self, maps: list[Array], train: bool) -> Array:
         x = maps[-1]
         for skip, ratio, first, second in zip(maps[-2::-1], self.ratios, self.first, self.second):
-            x = second(first(jnp.concatenate([enlarged(x, ratio), skip], axis=-1), train), train)
+            x = second(first(ops.join_channels(enlarged(x, ratio), skip), train), train)
         return x
 
 
@@ -80,8 +83,7 @@ class FPN(Decoder):
         self.lateral = nnx.List([conv(c, self.features, 1, 1, norm.dtype, rngs) for c in encoder.channels[::-1]])
         self.smooth = _Step(self.features, self.features, norm, rngs)
 
-    def __call__(self, maps: list[Array], train: bool) -> Array:
-        """Return the finest map, of all scales."""
+    def _joined(self, maps: list[Array], train: bool) -> Array:
         x = self.lateral[0](maps[-1])
         for finer, ratio, lateral in zip(maps[-2::-1], self.ratios, self.lateral[1:]):
             x = enlarged(x, ratio) + lateral(finer)

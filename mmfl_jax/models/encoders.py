@@ -57,13 +57,16 @@ def conv(inputs: int, outputs: int, kernel: int, stride: int, dtype: jnp.dtype |
     )
 
 
-def in_lanes(network: nnx.Module, width: int, call: Callable[[Any, Array], Any], x: Array) -> Any:
-    """Return ``call(network, x)``, with clients on channels under vmap where ``ops.in_lanes`` puts them there."""
+def in_lanes(network: nnx.Module, width: int, call: Callable[[Any, Any], Any], x: Any) -> Any:
+    """Return ``call(network, x)`` of one array or a tree of them.
+
+    Under vmap clients lie on channels where ``ops.in_lanes`` puts them there.
+    """
     if not ops.lanes_are_used():
         return call(network, x)
     graph, state = nnx.split(network)
 
-    def run(state: nnx.State, x: Array) -> tuple[Any, nnx.State]:
+    def run(state: nnx.State, x: Any) -> tuple[Any, nnx.State]:
         copy = nnx.merge(graph, state, copy=True)
         return call(copy, x), nnx.state(copy, nnx.BatchStat)
 

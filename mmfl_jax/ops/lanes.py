@@ -52,6 +52,13 @@ def in_lanes(function: Function, width: int) -> Function:
     return run
 
 
+def join_channels(*parts: Array) -> Array:
+    """Return arrays ``[..., channels]`` behind one another on their channels, each client's own together."""
+    clients = clients_in_lanes()
+    apart = [part.reshape(*part.shape[:-1], clients, -1) for part in parts]
+    return jnp.concatenate(apart, axis=-1).reshape(*parts[0].shape[:-1], -1)
+
+
 def lanes_are_used() -> bool:
     """Return whether what is traced may have clients on channels."""
     form = forced_form()
