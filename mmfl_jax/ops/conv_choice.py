@@ -60,11 +60,17 @@ def choose(spec: ConvSpec, kind: str, dtype: jnp.dtype, batch: int, channels: in
     if clients == 1 or spec.groups > 1:
         return "plain"
     if platform == "tpu":
-        # Laying clients side by side for one operation pays for gradients of few channels; columns never do.
-        most = {"forward": 0, "input": 32, "weight": 64}[kind]
-        return "packed" if max(channels, features) <= most else "plain"
+        return "packed" if _packing_pays(spec, kind, channels, features) else "plain"
     columns = batch * math.prod(spec.out_space()) * channels * math.prod(spec.kernel)
     return "batched" if columns <= 2**22 else "plain"
+
+
+def _packing_pays(spec: ConvSpec, kind: str, channels: int, features: int) -> bool:
+    """Return whether laying clients side by side for one operation pays on a TPU: for gradients of large images."""
+    pixels = math.prod(spec.space)
+    if kind == "input":
+        return pixels >= 32**2 and min(channels, features) <= 32
+    return kind == "weight" and pixels >= 60**2 and max(channels, features) <= 64
 
 
 def _choose_cpu(spec: ConvSpec, kind: str, dtype: jnp.dtype, batch: int, channels: int, features: int) -> str:
