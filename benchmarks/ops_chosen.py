@@ -43,7 +43,8 @@ def ratios(rows: list[dict]) -> dict[Operation, float]:
             chosen[operation] = choose(
                 spec, row["kind"], jnp.dtype(row["dtype"]), batch, channels, features, row["clients"]
             )
-    return {one: forms[chosen[one]] / min(forms.values()) for one, forms in cycles.items()}
+    compared = {one: forms for one, forms in cycles.items() if forms.keys() >= {"plain", "packed"}}
+    return {one: forms[chosen[one]] / min(forms.values()) for one, forms in compared.items()}
 
 
 def main() -> None:

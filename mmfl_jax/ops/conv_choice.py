@@ -46,9 +46,9 @@ def _known(form: str | None) -> str | None:
 def choose(spec: ConvSpec, kind: str, dtype: jnp.dtype, batch: int, channels: int, features: int, clients: int) -> str:
     """Return the form for one of the three kinds: ``forward``, ``input`` or ``weight`` gradient.
 
-    The CPU rule is measured (``benchmarks/results/ops_cpu*.jsonl``). TPU's stands on XLA's estimates
-    (``ops_tpu.jsonl``: nine operations of 8 clients, float32, v5e; beyond them it is unchecked), for a convolution by
-    itself: a network in lanes is packed throughout. GPU's is a guess until there are rows: grouped convolutions are
+    The CPU rule is measured (``benchmarks/results/ops_cpu*.jsonl``). TPU's stands on XLA's estimates for a convolution
+    by itself (``ops_tpu.jsonl``: 8 clients on v5e, nearly all float32; beyond them it is unchecked): a network in lanes
+    is packed throughout. GPU's is a guess until there are rows: grouped convolutions are
     slow there and batched matmuls fast, so one where the columns are not much larger than the input, and the plain
     form elsewhere.
     """
@@ -67,10 +67,8 @@ def choose(spec: ConvSpec, kind: str, dtype: jnp.dtype, batch: int, channels: in
 
 def _packing_pays(spec: ConvSpec, kind: str, channels: int, features: int) -> bool:
     """Return whether laying clients side by side for one operation pays on a TPU: for gradients of large images."""
-    pixels = math.prod(spec.space)
-    if kind == "input":
-        return pixels >= 32**2 and min(channels, features) <= 32
-    return kind == "weight" and pixels >= 60**2 and max(channels, features) <= 64
+    least = {"forward": math.inf, "input": 32**2, "weight": 60**2}[kind]
+    return min(channels, features) <= 16 and math.prod(spec.space) >= least
 
 
 def _choose_cpu(spec: ConvSpec, kind: str, dtype: jnp.dtype, batch: int, channels: int, features: int) -> str:
