@@ -179,14 +179,14 @@ def test_images_that_a_loop_turns_are_copied_and_a_batch_is_none():
     assert plans.copied_data(text) == {"data[0].images['s1']": 8 * 4 * 2}
 
 
-@pytest.mark.parametrize(("turned", "found"), [(True, {"data": 64 * 32 * 4}), (False, {})])
+@pytest.mark.parametrize(("turned", "found"), [(True, {"data"}), (False, set())])
 def test_a_copy_that_xla_makes_here_is_found(turned, found):
     def batches(data, rows):
         data = jax.lax.optimization_barrier(data.T) if turned else data
         return jax.lax.map(lambda one: data[one], rows)
 
     shapes = jax.ShapeDtypeStruct((64, 32), "float32"), jax.ShapeDtypeStruct((3, 2), "int32")
-    assert plans.copied_data(Text(jax.jit(batches).lower(*shapes).compile().as_text())) == found
+    assert plans.copied_data(Text(jax.jit(batches).lower(*shapes).compile().as_text())).keys() == found
 
 
 @pytest.mark.parametrize(
