@@ -80,7 +80,7 @@ def test_scaling_runs_without_readers_and_command_line(tmp_path):
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     rows = [json.loads(line) for line in output.read_text().splitlines()]
-    assert sum(row["benchmark"] == "padding" for row in rows) == 16
+    assert sum(row["benchmark"] == "padding" for row in rows) == 24
     assert {(row["layout"], row["devices"]) for row in rows[:-1]} == {
         (layout, devices) for layout in ("country", "country+season") for devices in (1, 8)
     }

@@ -128,7 +128,8 @@ def test_inside_shard_map():
         import functools, sys
         sys.path.insert(0, TESTS)
         import jax, jax.numpy as jnp
-                from jax.sharding import Mesh, PartitionSpec as P
+        from jax import lax
+        from jax.sharding import Mesh, PartitionSpec as P
         from test_ops_lanes import SHAPE, close, loss, network, normal, results
 
         mesh = Mesh(jax.devices(), ("clients",))
