@@ -106,11 +106,15 @@ def test_tokens_of_ragged_texts_go_into_a_row_and_back(lengths):
     padded = np.zeros((len(lengths), max(lengths), 2), np.float32)
     for text, length in enumerate(lengths):
         padded[text, :length] = text + 1 + np.arange(length)[:, None] / 10
-    row = texts.pack(padded[np.array(texts.order)])
+    row = texts.pack(padded)
     assert len(row) == len(texts.positions) == sum(lengths)
-    np.testing.assert_array_equal(texts.unpack(row)[np.argsort(texts.order)], padded)
-    np.testing.assert_array_equal(texts.ends(row), padded[np.arange(len(lengths)), np.array(lengths) - 1])
+    np.testing.assert_array_equal(texts.unpack(row), padded)
+    np.testing.assert_array_equal(row[texts.ends], padded[np.arange(len(lengths)), np.array(lengths) - 1])
     np.testing.assert_allclose(row[:, 0] % 1, texts.positions / 10, atol=1e-5)
+    weights = np.random.default_rng(0).standard_normal(padded.shape).astype(np.float32)
+    there = padded > 0
+    found = jax.grad(lambda x: (texts.unpack(texts.pack(x)) * weights).sum())(padded)
+    np.testing.assert_array_equal(found, np.where(there, weights, 0))
 
 
 def prompted(model, prompt, shared_prefix):
@@ -120,7 +124,7 @@ def prompted(model, prompt, shared_prefix):
     embeddings = model.text.embed(tokens)
     if shared_prefix:
         texts = Ragged.of(ends)
-        names = texts.pack(embeddings[np.array(texts.order), 1:])
+        names = texts.pack(embeddings[:, 1:])
         return model.text.after(jnp.concatenate([embeddings[0, :1], prompt]), names, texts)
     prompts = jnp.broadcast_to(prompt, (len(tokens), *prompt.shape))
     whole = jnp.concatenate([embeddings[:, :1], prompts, embeddings[:, 1:]], axis=1)

@@ -47,10 +47,9 @@ def choose(spec: ConvSpec, kind: str, dtype: jnp.dtype, batch: int, channels: in
     """Return the form for one of the three kinds: ``forward``, ``input`` or ``weight`` gradient.
 
     The CPU rule is measured (``benchmarks/results/ops_cpu*.jsonl``). TPU's stands on XLA's estimates for a convolution
-    by itself (``ops_tpu.jsonl``: 8 clients on v5e, nearly all float32; beyond them it is unchecked): a network in lanes
-    is packed throughout. GPU's is a guess until there are rows: grouped convolutions are
-    slow there and batched matmuls fast, so one where the columns are not much larger than the input, and the plain
-    form elsewhere.
+    by itself (``ops_tpu.jsonl``: 2 and 8 clients on v5e, 8 on v6e): a network in lanes is packed throughout. GPU's is a
+    guess until there are rows: grouped convolutions are slow there and batched matmuls fast, so one where the columns
+    are not much larger than the input, and the plain form elsewhere.
     """
     if spec.form is not None:
         return spec.form

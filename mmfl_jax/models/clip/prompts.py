@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 
 from mmfl_jax.models.clip.ragged import Ragged
@@ -63,7 +62,7 @@ class PromptLearner(nnx.Module):
         self.layout = Ragged.of(names.end_positions)  # what follows the start token, to the end token
         embedded = model.text.embed(jnp.asarray(names.ids))
         self.begin = Frozen(embedded[0, :1])
-        self.names = Frozen(self.layout.pack(embedded[np.array(self.layout.order), 1:]))
+        self.names = Frozen(self.layout.pack(embedded[:, 1:]))
         self.text = _frozen_text(model.text)
         self.logit_scale = Frozen(model.logit_scale[...])
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -14,48 +14,55 @@ Array = jax.Array
 
 @dataclasses.dataclass(frozen=True)
 class Ragged:
-    """Say where the tokens of texts stand in a row: all first ones, then all second ones, and so on.
-
-    Texts come the longest first, so those that have a token at a position are the first of them, and packing takes
-    slices, whose gradients are slices too.
+    """Say where the tokens of texts stand in a row: text after text.
 
     Attributes:
-      order: the number of each text, the longest first.
-      counts: how many texts have a token at each position.
+      lengths: of the texts.
     """
 
-    order: tuple[int, ...]
-    counts: tuple[int, ...]
+    lengths: tuple[int, ...]
 
     @classmethod
     def of(cls, lengths: np.ndarray) -> Ragged:
         """Return the layout of texts of these lengths ``[n]``, each of at least one token."""
-        lengths = np.asarray(lengths)
-        order = np.argsort(-lengths, kind="stable")
-        counts = (lengths > np.arange(lengths.max())[:, None]).sum(axis=1)
-        return cls(tuple(order.tolist()), tuple(counts.tolist()))
+        return cls(tuple(np.asarray(lengths).tolist()))
 
     @property
     def positions(self) -> np.ndarray:
         """Return ``[tokens]``: the position of each token in its text."""
-        return np.repeat(np.arange(len(self.counts)), self.counts)
+        return np.concatenate([np.arange(length) for length in self.lengths])
+
+    @property
+    def ends(self) -> np.ndarray:
+        """Return ``[n]``: where in the row the last token of each text stands."""
+        return np.cumsum(self.lengths) - 1
 
     def pack(self, texts: Array) -> Array:
-        """Return ``[tokens, ...]`` of texts ``[n, t, ...]``, the longest first."""
-        return jnp.concatenate([texts[:count, position] for position, count in enumerate(self.counts)])
+        """Return ``[tokens, ...]`` of texts ``[n, t, ...]``."""
+        return _pack(self, texts[:, : max(self.lengths)])
 
     def unpack(self, tokens: Array) -> Array:
-        """Return texts ``[n, t, ...]``, the longest first, of ``[tokens, ...]``; zeros behind their ends."""
-        whole = len(self.order)
-        filled = lambda x: jnp.pad(x, [(0, whole - len(x)), *[(0, 0)] * (x.ndim - 1)])
-        return jnp.stack([filled(x) for x in self._by_position(tokens)], axis=1)
+        """Return texts ``[n, t, ...]`` of ``[tokens, ...]``; zeros behind their ends."""
+        return _unpack(self, tokens)
 
-    def ends(self, tokens: Array) -> Array:
-        """Return the last token of each text, ``[n, ...]``, of ``[tokens, ...]``, in the texts' own order."""
-        longer = (*self.counts[1:], 0)
-        last = [x[count:] for x, count in zip(self._by_position(tokens), longer)]
-        return jnp.concatenate(last[::-1])[np.argsort(self.order)]
+    @property
+    def places(self) -> np.ndarray:
+        """Return ``[n, t]``: where in the row a token stands, -1 behind the end of its text."""
+        steps, lengths = np.arange(max(self.lengths)), np.array(self.lengths)[:, None]
+        return np.where(steps < lengths, self.ends[:, None] + 1 - lengths + steps, -1)
 
-    def _by_position(self, tokens: Array) -> list[Array]:
-        ends = itertools.accumulate(self.counts)
-        return [tokens[end - count : end] for end, count in zip(ends, self.counts)]
+
+# Each is the other's transpose. As JAX has it, that of a gather is a scatter, slow where the gather is fast.
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _pack(texts: Ragged, padded: Array) -> Array:
+    return padded.reshape(-1, *padded.shape[2:])[np.flatnonzero(texts.places >= 0)]
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _unpack(texts: Ragged, row: Array) -> Array:
+    there = (texts.places >= 0).reshape(*texts.places.shape, *[1] * (row.ndim - 1))
+    return jnp.where(there, row[np.maximum(texts.places, 0)], 0)
+
+
+_pack.defvjp(lambda texts, padded: (_pack(texts, padded), None), lambda texts, _, g: (_unpack(texts, g),))
+_unpack.defvjp(lambda texts, row: (_unpack(texts, row), None), lambda texts, _, g: (_pack(texts, g),))

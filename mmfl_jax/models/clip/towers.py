@@ -103,15 +103,14 @@ class TextTower(nnx.Module):
           texts: whose tokens they are.
 
         Returns:
-          float32 ``[n, projection]``, not of unit length, in the texts' own order.
+          float32 ``[n, projection]``, not of unit length.
 
         Raises:
           ValueError: more tokens than the context.
         """
         prefix = self._placed(prefix, np.arange(len(prefix)))
-        return self._features(
-            texts.ends(self.transformer.after(prefix, self._placed(tokens, len(prefix) + texts.positions), texts))
-        )
+        x = self.transformer.after(prefix, self._placed(tokens, len(prefix) + texts.positions), texts)
+        return self._features(x[texts.ends])
 
     def _placed(self, embeddings: Array, positions: np.ndarray) -> Array:
         """Return embeddings ``[..., t, width]`` with what stands for these positions ``[t]``."""
