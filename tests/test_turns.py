@@ -98,4 +98,5 @@ def test_a_round_in_turns_equals_the_loop(algorithm):
     expected = reference_round(sim.program, state, sim.execution.data, members, steps, sim._key)
     found = sim.run_round()
     assert found["padding_waste"] == pytest.approx(work.metrics()["padding_waste"])
-    assert_close(in_order(sim), jax.device_get(expected), 1e-5, kept=1e-4)
+    # Where rounding decides the sign of a ReLU's input it goes through fifteen steps.
+    assert_close(in_order(sim), jax.device_get(expected), 1e-4, kept=1e-3)
