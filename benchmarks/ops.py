@@ -13,6 +13,7 @@ square difference from the plain form in float64, over the root mean square of t
 import argparse
 import datetime
 import json
+import math
 import os
 import pathlib
 import platform
@@ -112,17 +113,20 @@ def best_times(operations: dict[str, Callable], a: Array, b: Array, seconds: flo
 
 def operands(shape: tuple, kind: str, clients: int, dtype: str) -> tuple[Array, Array, float]:
     """Return the two operands of one kind for all clients, and the operation's FLOPs."""
+    *sides, flops = operand_shapes(shape, kind)
+    a, b = (jax.random.normal(jax.random.key(i), (clients, *s), dtype) for i, s in enumerate(sides))
+    return a, b, clients * flops
+
+
+def operand_shapes(shape: tuple, kind: str) -> tuple[tuple[int, ...], tuple[int, ...], float]:
+    """Return the shapes of one client's two operands, and the operation's FLOPs."""
     batch, space, channels, features, kernel, stride = shape
     spec = spec_of(space, kernel, stride)
     x = (batch, *space, channels)
     w = (*spec.kernel, channels, features)
     dy = (batch, *spec.out_space(), features)
     first, second = {"forward": (x, w), "input": (dy, w), "weight": (x, dy)}[kind]
-    a, b = (jax.random.normal(jax.random.key(i), (clients, *s), dtype) for i, s in enumerate((first, second)))
-    rows = batch * clients
-    for n in spec.out_space():
-        rows *= n
-    return a, b, 2.0 * rows * channels * features * kernel ** len(space)
+    return first, second, 2.0 * math.prod(dy) * channels * math.prod(spec.kernel)
 
 
 def measure(name: str, kind: str, clients: int, dtype: str, forms: list[str], budget: tuple[float, int]) -> list[dict]:

@@ -13,7 +13,6 @@ again, so a run that was stopped goes on.
 import argparse
 import itertools
 import json
-import math
 import pathlib
 from importlib.metadata import version
 
@@ -21,7 +20,7 @@ from estimates import compile_for, costs
 
 import jax  # isort: skip
 from common import emit
-from ops import KINDS, SHAPES, spec_of
+from ops import KINDS, SHAPES, operand_shapes, spec_of
 
 from mmfl_jax.ops.convolution import _operation
 from mmfl_jax.planner.chips import Topology
@@ -40,17 +39,14 @@ _cycles: dict[tuple[str, str], int] = {}
 def measure(topology: str, name: str, kind: str, clients: int, dtype: str, form: str) -> dict:
     """Return a row."""
     batch, space, channels, features, kernel, stride = SHAPES[name]
-    spec = spec_of(space, kernel, stride, form)
-    x, w, dy = (batch, *space, channels), (*spec.kernel, channels, features), (batch, *spec.out_space(), features)
-    shapes = {"forward": (x, w), "input": (dy, w), "weight": (x, dy)}[kind]
+    *shapes, flops = operand_shapes(SHAPES[name], kind)
     arguments = [jax.ShapeDtypeStruct((clients, *shape), dtype) for shape in shapes]
-    operation = jax.vmap(_operation(spec, kind))
+    operation = jax.vmap(_operation(spec_of(space, kernel, stride, form), kind))
     program = topology, str(jax.make_jaxpr(operation)(*arguments))
     if program not in _cycles:
         _cycles[program] = costs(compile_for(topology, operation, *arguments), topology).total()
     cycles = _cycles[program] / clients
     chip = Topology.read(topology).chip
-    flops = 2 * batch * math.prod(spec.out_space()) * channels * features * math.prod(spec.kernel)
     return {
         "topology": topology,
         "shape": name,

@@ -6,6 +6,7 @@ it alone prints and writes, but for checkpoints, which all write.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import itertools
 import json
@@ -74,7 +75,10 @@ def join(coordinator: str = "", processes: int = 0, process_id: int = -1, timeou
     finally:
         late.cancel()
     if several():
-        threading.Thread(target=_watch, args=(_client(), _state().process_id), daemon=True, name="watch").start()
+        over = threading.Event()
+        watch = threading.Thread(target=_watch, args=(_client(), _state().process_id, over), daemon=True, name="watch")
+        watch.start()
+        atexit.register(_part, watch, over)
 
 
 def _check(coordinator: str, processes: int, process_id: int) -> None:
@@ -105,10 +109,23 @@ def _wait_for(coordinator: str, timeout: int) -> None:
             time.sleep(0.5)
 
 
-def _watch(client: Any, own: int) -> None:
+def _part(watch: threading.Thread, over: threading.Event) -> None:
+    """Leave the cluster in order: wait for the others, of which the watch still hears meanwhile, and end the watch."""
+    import jax
+
+    with contextlib.suppress(Exception):  # it ends as it may; what went wrong has been said
+        jax.distributed.shutdown()
+    over.set()
+    # Python ends a thread that is left where it stands, in the middle of JAX's runtime, which then aborts.
+    watch.join(timeout=2 * BEAT)
+
+
+def _watch(client: Any, own: int, over: threading.Event) -> None:
     """Give signs of life, and end this process where another gives none: it may wait for that one for ever."""
     heard: dict[str, tuple[str, float]] = {}
     for number in itertools.count():
+        if over.is_set():
+            return
         try:
             client.key_value_set(f"{_ALIVE}/{own}", str(number), allow_overwrite=True)
             beats = client.key_value_dir_get(_ALIVE)
@@ -122,7 +139,7 @@ def _watch(client: Any, own: int) -> None:
             if now - since > SILENCE:
                 gone = key.rpartition("/")[2]
                 leave(lost(f"process {gone} was lost, nothing is heard of it any more"), 2)
-        time.sleep(BEAT)
+        over.wait(BEAT)
 
 
 def _known_cluster() -> bool:
@@ -206,6 +223,11 @@ def agree(facts: Mapping[str, Mapping[str, Any]]) -> None:
 def most(number: int) -> int:
     """Return the largest of all processes' numbers."""
     return int(gathered(np.array(number)).max())
+
+
+def least(number: int) -> int:
+    """Return the smallest of all processes' numbers."""
+    return int(gathered(np.array(number)).min())
 
 
 def leave(line: str, code: int) -> NoReturn:

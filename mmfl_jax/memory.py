@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import math
 import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from mmfl_jax.errors import UserError
 
@@ -41,6 +43,13 @@ def check_fits(what: str, needed_bytes: int) -> None:
     available = available_bytes()
     if needed_bytes > available:
         raise UserError(f"{what}: {readable(needed_bytes)} of memory needed, this machine has {readable(available)}")
+
+
+def tree_bytes(tree: Any) -> int:
+    """Return the bytes of a tree of arrays, or of shapes with types."""
+    import jax
+
+    return sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
 
 def available_bytes() -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import math
 import time
@@ -234,16 +235,20 @@ class Rounds:
         """Return whether what clients keep is to lie on the host."""
         asked = self.study.execution.client_memory
         if asked == "auto" and not cluster.several():
-            rows = sum(
-                homes.rows * sizes.kept_bytes(self.program, group) for group, homes in enumerate(self.placement.groups)
-            )
-            return rows > self._device_bytes() // 2
+            return self._kept_bytes > self._device_bytes() // 2
         if asked == "host" and cluster.several():
             raise UserError("--client-memory host: what clients keep lies on the host in one process only; use device")
         return asked == "host"
 
+    @functools.cached_property
+    def _kept_bytes(self) -> int:
+        """Return the bytes of what clients of one home keep from round to round."""
+        groups = enumerate(self.placement.groups)
+        return sum(homes.rows * sizes.kept_bytes(self.program, group) for group, homes in groups)
+
     def _device_bytes(self) -> int:
-        return device_bytes(self.mesh)
+        # Of the smallest of all hosts: what follows from it is compiled into the program that all of them run.
+        return cluster.least(device_bytes(self.mesh))
 
     #: Puts what devices hold of the federation onto them.
     _samples: Callable[..., Samples] = Samples
@@ -267,16 +272,13 @@ class Rounds:
 
     def _held_bytes(self, item: int) -> int:
         """Return what a device holds between rounds: images, ``item`` bytes a number, and what clients keep."""
-        held = self.study.execution.stream_mb << 20
-        for group, homes in enumerate(self.placement.groups):
-            clients = self._clients.groups[group]
-            if not self.study.execution.stream_mb:
+        images = self.study.execution.stream_mb << 20
+        if not images:
+            for clients, homes in zip(self._clients.groups, self.placement.groups):
                 sample = sum(math.prod(self.federation.archive.modalities[m].shape) for m in clients.modalities)
                 fullest = np.bincount(homes.device, clients.sizes, homes.devices).max()
-                held += int(fullest) * sample * item // self.program.span
-            if not self._on_host:
-                held += homes.rows * sizes.kept_bytes(self.program, group)
-        return held
+                images += int(fullest) * sample * item // self.program.span
+        return images + (0 if self._on_host else self._kept_bytes)
 
     def _initial_state(self, make: MakeModel) -> ServerState:
         model = make(tuple(self.federation.archive.modalities))

@@ -29,6 +29,7 @@ import faulthandler, json, pathlib
 faulthandler.dump_traceback_later({LONGEST - 30}, exit=True)
 import jax
 jax.config.update("jax_num_cpu_devices", 2)
+import mmfl_jax.rounds
 from mmfl_jax import cluster
 from federations import MemoryArchive, ragged_federation, simulation
 
@@ -39,8 +40,10 @@ def counted(self, modality, indices):
     read.update((modality, int(i)) for i in indices)
     return plain(self, modality, indices)
 MemoryArchive.read = counted
+mmfl_jax.rounds.device_bytes = lambda mesh: 2**40 + process
 sim = simulation(ragged_federation({SIZES}, {HELD}), stream_mb=stream, **{OPTIONS | ONE_DEVICE_A_HOME})
 assert sim.mesh.size == 2 * processes
+assert sim._device_bytes() == 2**40  # what all hosts have
 summary = sim.run(folder / "run", report=False)
 (folder / f"read-{{process}}.json").write_text(json.dumps(sorted(read)))
 (folder / f"scores-{{process}}.json").write_text(json.dumps(summary["evaluation"]))
@@ -88,7 +91,7 @@ def test_processes_equal_one(tmp_path, alone, count, stream):
     address = free_address()
     script = lambda i: ["-c", SCRIPT, address, str(count), str(i), str(stream), str(tmp_path)]
     codes, errors = ended(start(count, script, tmp_path), tmp_path)
-    assert codes == [0] * count, errors
+    assert codes == [0] * count, "\n".join(errors)
 
     sim, evaluation = alone
     saved = Checkpoints(tmp_path / "run" / "checkpoints", sim.placement, read_only=True)

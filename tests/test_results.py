@@ -10,12 +10,24 @@ from test_comparison import make_run
 
 from mmfl_jax.errors import UserError
 
-SPEC = importlib.util.spec_from_file_location("results", Path(__file__).parents[1] / "experiments" / "results.py")
+PATH = Path(__file__).parents[1] / "experiments" / "results.py"
 
 
-def test_the_page_is_of_the_runs_alone(tmp_path, monkeypatch):
-    results = importlib.util.module_from_spec(SPEC)
-    SPEC.loader.exec_module(results)
+@pytest.fixture
+def results():
+    spec = importlib.util.spec_from_file_location("results", PATH)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def make_run_with(path, scores, summary, **options):
+    """Write a run whose summary holds something more."""
+    file = make_run(path, scores, **options) / "summary.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | summary))
+
+
+def test_the_page_is_of_the_runs_alone(results, tmp_path, monkeypatch):
     tables = {
         "methods": results.Table("Which?", "quickstart", ("method=unified,mf,mf+fw",), seeds=3),
         "later": results.Table("And?", "quickstart", ("method=mf,unified",)),
@@ -37,9 +49,7 @@ def test_the_page_is_of_the_runs_alone(tmp_path, monkeypatch):
     assert page.index("## Not measured yet") < page.index("- And? `mmfl-jax sweep")
 
 
-def test_options_are_chosen_by_validation_and_only_then_meet_the_test(tmp_path, monkeypatch):
-    results = importlib.util.module_from_spec(SPEC)
-    SPEC.loader.exec_module(results)
+def test_options_are_chosen_by_validation_and_only_then_meet_the_test(results, tmp_path, monkeypatch):
     choice = results.Choice(
         "Which one?", "quickstart", ("--method", "mf"),
         {"plain": "", "slow": "--rounds 24", "adam": "--algorithm fedadam"},
@@ -50,12 +60,9 @@ def test_options_are_chosen_by_validation_and_only_then_meet_the_test(tmp_path, 
     ends = {"plain": (0.50, 0.5), "slow": (0.60, 0.9), "adam": (0.70, 0.6), "centralized": (0.90, 0.8)}
     for name, (validated, tested) in ends.items():
         for seed in range(2):
-            path = make_run(
-                tmp_path / "chosen" / name / f"{name}-seed{seed}", [0.1, tested + seed / 100], seed=seed, algorithm=name
-            )
-            summary = json.loads((path / "summary.json").read_text())
-            summary["validation"] = {"s1+s2": {"f1_micro": validated, "f1_macro": 0.1}}
-            (path / "summary.json").write_text(json.dumps(summary))
+            path = tmp_path / "chosen" / name / f"{name}-seed{seed}"
+            validation = {"validation": {"s1+s2": {"f1_micro": validated, "f1_macro": 0.1}}}
+            make_run_with(path, [0.1, tested + seed / 100], validation, seed=seed, algorithm=name)
     page = results.page(tmp_path)
     assert "| **adam**<br>`--algorithm fedadam` | 0.700 ± 0.000 | +0.200 [+0.200, +0.200] |" in page
     assert "| plain | 0.500 ± 0.000 |  |" in page
@@ -69,24 +76,19 @@ def test_options_are_chosen_by_validation_and_only_then_meet_the_test(tmp_path, 
     assert "Nothing is chosen before all of them have been measured." in page
 
 
-def test_owners_own_accuracy_stands_beside_that_of_the_shared_prompt(tmp_path, monkeypatch):
-    results = importlib.util.module_from_spec(SPEC)
-    SPEC.loader.exec_module(results)
+def test_owners_own_accuracy_stands_beside_that_of_the_shared_prompt(results, tmp_path, monkeypatch):
     table = results.Table("Own?", "fedrsclip_demo", ("method=fedrsclip,promptfl",), seeds=2)
     monkeypatch.setattr(results, "TABLES", {"scenes": table})
     for method, own in {"fedrsclip": 0.6, "promptfl": 0.4}.items():
         for seed in range(2):
-            path = make_run(tmp_path / "scenes" / f"{method}-seed{seed}", [0.1, 0.3], seed=seed, method=method)
-            summary = json.loads((path / "summary.json").read_text())
-            (path / "summary.json").write_text(json.dumps(summary | {"personal": {"mean": own + seed / 10}}))
+            path = tmp_path / "scenes" / f"{method}-seed{seed}"
+            make_run_with(path, [0.1, 0.3], {"personal": {"mean": own + seed / 10}}, seed=seed, method=method)
     page = results.page(tmp_path)
     assert "| **fedrsclip** | 0.650 ± 0.071 |  |" in page
     assert "| **promptfl** | 0.450 ± 0.071 | -0.200 [-0.200, -0.200] |" in page
 
 
-def test_a_table_that_fails_does_not_keep_the_next_from_being_measured(tmp_path, monkeypatch):
-    results = importlib.util.module_from_spec(SPEC)
-    SPEC.loader.exec_module(results)
+def test_a_table_that_fails_does_not_keep_the_next_from_being_measured(results, tmp_path, monkeypatch):
     ran = []
 
     def main(command):
@@ -100,7 +102,7 @@ def test_a_table_that_fails_does_not_keep_the_next_from_being_measured(tmp_path,
     assert ran == [str(tmp_path / "twin-gap"), str(tmp_path / "twin-pairs")]
 
 
-def test_every_table_is_made_of_sweeps_that_can_be_made():
+def test_every_table_is_made_of_sweeps_that_can_be_made(results):
     from mmfl_jax.algorithms import find
     from mmfl_jax.algorithms.setting import Setting
     from mmfl_jax.cli.arguments import parse
@@ -109,8 +111,6 @@ def test_every_table_is_made_of_sweeps_that_can_be_made():
     from mmfl_jax.study import load_study
     from mmfl_jax.study.build import check
 
-    results = importlib.util.module_from_spec(SPEC)
-    SPEC.loader.exec_module(results)
     for name, table in results.TABLES.items():
         points = []
         for command in table.commands(name):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,6 +11,8 @@ import numpy as np
 from mmfl_jax.engine.plan import Planner
 from mmfl_jax.engine.program import Program
 from mmfl_jax.federation.placement import Placement
+from mmfl_jax.memory import tree_bytes
+from mmfl_jax.models import variable_shapes
 
 #: The most clients at once on an accelerator: with images, and with others.
 IMAGES, SERIES = 16, 64
@@ -86,7 +87,8 @@ def widest(most: int, group: int, count: int, steps: Sequence[np.ndarray], place
         return planner.lay(members)[1].metrics()["padding_waste"]
 
     smaller = [2**n for n in reversed(range(most.bit_length())) if 2**n < most]
-    return next(chunk for chunk in (most, *smaller, 1) if padding(chunk) <= _PADDING)
+    # Of one lane nothing stands empty, and nobody need lay out a round to know it.
+    return next(chunk for chunk in (most, *smaller) if chunk == 1 or padding(chunk) <= _PADDING)
 
 
 def client_bytes(program: Program, group: int, shapes: Mapping[str, Any]) -> int:
@@ -98,10 +100,7 @@ def client_bytes(program: Program, group: int, shapes: Mapping[str, Any]) -> int
       shapes: of one image as a model receives it, by modality.
     """
     template, batch = program.templates[group], program.batch_size // program.span
-    params, stats, frozen = (
-        {name: jax.tree.leaves(variable)[0] for name, (_, variable) in kind.items()}
-        for kind in (template.params, template.stats, template.frozen)
-    )
+    params, stats, frozen = map(variable_shapes, (template.params, template.stats, template.frozen))
     images = {m: jax.ShapeDtypeStruct((batch, *shapes[m].shape), shapes[m].dtype) for m in program.groups[group]}
 
     def kept(params: Any, stats: Any, frozen: Any, images: Any) -> Any:
@@ -109,9 +108,5 @@ def client_bytes(program: Program, group: int, shapes: Mapping[str, Any]) -> int
         return jax.vjp(logits, params)[1]
 
     # The frozen values are there once for all clients.
-    whole = _bytes(jax.eval_shape(kept, params, stats, frozen, images)) + _COPIES * _bytes(params)
-    return max(1, whole - _bytes(frozen))
-
-
-def _bytes(tree: Any) -> int:
-    return sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(tree))
+    whole = tree_bytes(jax.eval_shape(kept, params, stats, frozen, images)) + _COPIES * tree_bytes(params)
+    return max(1, whole - tree_bytes(frozen))

@@ -171,21 +171,22 @@ def train_group(
         lanes, now, table, sums = carry
         lanes = turns.seated(lanes, plan.steps, count)
         steps, place = turns.length(lanes, count, plan.multiple), jnp.maximum(lanes.place, 0)
-        clients, row = index[place], jnp.where(lanes.place < 0, -1, plan.kept[place])
+        clients, row = index[place], plan.kept[place]  # of an empty lane somebody's, which nobody looks at
         attack = None if data.attack is None else data.attack[clients]
         size = data.sizes[clients].astype(jnp.float32)
         server = jnp.zeros_like(clients) if data.servers is None else data.servers[clients]
         facts = Facts(size, lanes.steps, seeds[place], plan.delays[place], server, attack)
+        kept = jax.tree.map(lambda v: v[row], table)
         now, message, new, good, sums = train_turn(
-            program, group, state, data, facts, lanes, clients, steps, taken(table, row), now, sums
+            program, group, state, data, facts, lanes, clients, steps, kept, now, sums
         )
         weight = jnp.where(good, size if program.weighting == "samples" else 1.0, 0.0)
         sums = add_messages(program, group, sums, message, weight, plan.slots[place])
         return lanes._replace(done=lanes.done + steps), now, placed(table, jnp.where(good, row, -1), new), sums
 
-    nobody = turns.empty(plan.chunk), begun_by_nobody(program, group, state, data, plan.chunk)
-    begun = (*nobody, state.clients[group], sums)
-    return jax.lax.while_loop(lambda carry: turns.go_on(carry[0], count), turn, begun)[2:]
+    lanes, now = turns.empty(plan.chunk), begun_by_nobody(program, group, state, data, plan.chunk)
+    carry = lanes, now, state.clients[group], sums
+    return jax.lax.while_loop(lambda carry: turns.go_on(carry[0], count), turn, carry)[2:]
 
 
 def begun_by_nobody(
@@ -200,11 +201,6 @@ def begun_by_nobody(
         return begin(client, batch)
 
     return jax.tree.map(lambda x: jnp.zeros((chunk, *x.shape), x.dtype), jax.eval_shape(one))
-
-
-def taken(table: Kept, rows: Array) -> Kept:
-    """Return these rows of ``table``; for -1 some row, which nobody looks at."""
-    return jax.tree.map(lambda v: v[jnp.maximum(rows, 0)], table)
 
 
 def placed(table: Kept, rows: Array, new: Kept) -> Kept:

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from mmfl_jax.models.multimodal import ModelDesign, MultiModalModel, Output
     from mmfl_jax.models.normalization import Normalization
     from mmfl_jax.models.segmentation import SegmentationModel
-    from mmfl_jax.models.variables import Template, Variables, drawn, frozen_values, values
+    from mmfl_jax.models.variables import Template, Variables, drawn, frozen_values, values, variable_shapes
 
 __all__ = [
     "ModelDesign",
@@ -21,13 +21,14 @@ __all__ = [
     "drawn",
     "frozen_values",
     "values",
+    "variable_shapes",
 ]
 
 __getattr__ = lazy(
     __name__,
     {
         **dict.fromkeys(("ModelDesign", "MultiModalModel", "Output"), "multimodal"),
-        **dict.fromkeys(("Template", "Variables", "drawn", "frozen_values", "values"), "variables"),
+        **dict.fromkeys(("Template", "Variables", "drawn", "frozen_values", "values", "variable_shapes"), "variables"),
         "Normalization": "normalization",
         "SegmentationModel": "segmentation",
     },

@@ -85,6 +85,11 @@ def drawn(make: Callable[[], nnx.Module]) -> nnx.Module:
     return nnx.merge(graph, state)
 
 
+def variable_shapes(variables: Mapping[str, tuple[Any, nnx.Variable]]) -> Variables:
+    """Return the shapes of a template's variables (:attr:`Template.params`, ...) by name."""
+    return {name: jax.tree.leaves(variable)[0] for name, (_, variable) in variables.items()}
+
+
 def values(module: nnx.Module) -> tuple[Variables, Variables]:
     """Return the parameters and the statistics of ``module`` by name."""
     _, *states = nnx.split(module, *_KINDS)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import re
 import time
-from typing import Any
 
 import jax
 import numpy as np
@@ -14,7 +13,7 @@ from jax.experimental import topologies
 from mmfl_jax import memory
 from mmfl_jax.engine.execution import compiler_options
 from mmfl_jax.errors import UserError, one_line
-from mmfl_jax.memory import readable
+from mmfl_jax.memory import readable, tree_bytes
 from mmfl_jax.planner import plan as plans
 from mmfl_jax.planner.abstract import AbstractRounds
 from mmfl_jax.planner.chips import Chip, Topology
@@ -150,8 +149,9 @@ def _given(rounds: AbstractRounds) -> dict[str, int]:
     """Return the bytes of a round's arguments on a device by kind, without the padding of layouts."""
     homes, span = rounds.mesh.devices.shape
     state, data, *_ = rounds.arguments
-    clients = _bytes(state.clients)
-    return {"data": _bytes(data) // (homes * span), "clients": clients // homes, "model": _bytes(state) - clients}
+    clients = tree_bytes(state.clients)
+    model = tree_bytes(state) - clients
+    return {"data": tree_bytes(data) // (homes * span), "clients": clients // homes, "model": model}
 
 
 def _too_large(chip: Chip, held: dict[str, int]) -> str:
@@ -174,10 +174,6 @@ def refused(rounds: AbstractRounds, chip: Chip, error: str) -> str:
 def _short(needed: int, chip: Chip, parts: str, held: dict[str, int]) -> str:
     over = readable(needed - chip.hbm)
     return f"{over} more than the {readable(chip.hbm)} of a chip ({parts}); {_help(held, chip)}"
-
-
-def _bytes(tree: Any) -> int:
-    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
 
 def _help(held: dict[str, int], chip: Chip) -> str:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from mmfl_jax import cluster
 from mmfl_jax.errors import UserError
-from mmfl_jax.memory import check_fits
+from mmfl_jax.memory import check_fits, tree_bytes
 from mmfl_jax.options import INT32
 from mmfl_jax.study.study import Study
 
@@ -86,9 +84,10 @@ def check_program(study: Study, program: Program, classes: int, places: int) -> 
     """Raise UserError where the model, or what is kept for all clients, is more than the machine has."""
     import jax
 
+    from mmfl_jax.models import variable_shapes
+
     width, mim_size = study.method.model.width, study.method.mim.mim_size
-    params = {name: jax.tree.leaves(variable)[0] for name, (_, variable) in program.template.params.items()}
-    weights = sum(map(_bytes, params.values()))
+    weights = tree_bytes(variable_shapes(program.template.params))
     check_fits(
         f"weights of a model, of one client and their gradient (--width {width}, --mim-size {mim_size})",
         _COPIES * weights,
@@ -96,9 +95,7 @@ def check_program(study: Study, program: Program, classes: int, places: int) -> 
     for objective in program.objectives:
         slots = places if objective.by_place else classes
         relayed = jax.eval_shape(lambda o=objective, n=slots: o.init(n))
-        check_fits(
-            f"--mim-size {mim_size} for {slots:,} slots of the server", sum(map(_bytes, jax.tree.leaves(relayed)))
-        )
+        check_fits(f"--mim-size {mim_size} for {slots:,} slots of the server", tree_bytes(relayed))
     for group, count in enumerate(program.counts):
         if study.execution.client_memory != "host":
             check_fits(
@@ -111,11 +108,8 @@ def kept_bytes(program: Program, group: int) -> int:
     """Return the bytes that each client of a group keeps from round to round."""
     import jax
 
-    leaves = lambda kind: {name: jax.tree.leaves(variable)[0] for name, (_, variable) in kind.items()}
+    from mmfl_jax.models import variable_shapes
+
     template = program.template
-    kept = jax.eval_shape(lambda p, s: program.first_kept(group, p, s), leaves(template.params), leaves(template.stats))
-    return sum(map(_bytes, jax.tree.leaves(kept)))
-
-
-def _bytes(shaped: Any) -> int:
-    return math.prod(shaped.shape) * np.dtype(shaped.dtype).itemsize
+    first = lambda params, stats: program.first_kept(group, params, stats)
+    return tree_bytes(jax.eval_shape(first, variable_shapes(template.params), variable_shapes(template.stats)))
