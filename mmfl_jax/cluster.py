@@ -15,6 +15,7 @@ import socket
 import sys
 import threading
 import time
+import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NoReturn
@@ -28,6 +29,8 @@ BEAT, SILENCE = 3, 25
 # JAX's runtime ends a process that hears nothing of another so long, with a stack trace: only where ours could not.
 _HEARTBEAT = 60
 _ERRORS, _ALIVE = "mmfl_jax/errors", "mmfl_jax/alive"
+#: Whether errors of a user are shown with their traceback.
+debug = False
 # What can be done after a loss; the run says it.
 _advice: list[Callable[[], str]] = []
 
@@ -246,22 +249,40 @@ def _end(line: str, code: int) -> NoReturn:
     os._exit(code)
 
 
+def end(error: Exception) -> NoReturn:
+    """End this process, which an error has befallen, at once: say which, also to the others."""
+    known = isinstance(error, UserError | OSError)
+    if debug or not known:
+        traceback.print_exception(error)
+    leave(one_line(error) if known else "an error that is told above", 2 if known else 1)
+
+
 @contextlib.contextmanager
-def advised(advice: Callable[[], str]) -> Iterator[None]:
-    """Say what can be done where a process is lost meanwhile, and end this one where JAX hears of the loss first."""
+def ending(*agreed: type[Exception], advice: Callable[[], str] | None = None) -> Iterator[None]:
+    """End this process at an error where it is one of several: what is closed on the way out would wait for the others.
+
+    Args:
+      agreed: errors that all processes raise together, and that leave in order.
+      advice: says what can be done where another process is lost meanwhile, which JAX may hear of first.
+    """
     import jax
 
-    _advice.append(advice)
+    if advice is not None:
+        _advice.append(advice)
     try:
         yield
-    except jax.errors.JaxRuntimeError as error:
-        if not several() or "RESOURCE_EXHAUSTED" in str(error):
+    except agreed:
+        raise
+    except Exception as error:
+        if not several():
             raise
-        # What is closed on the way out would wait for the one that is gone.
-        leave(lost(f"a process was lost ({one_line(error)[:200]})"), 2)
+        # A loss may also show first where a checkpoint is written, which has a line of its own for what it meets.
+        for met in (error, error.__cause__):
+            if isinstance(met, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in str(met):
+                leave(lost(f"a process was lost ({one_line(met)[:200]})"), 2)
+        end(error)
     finally:
-        # A loss may show first where a checkpoint is written; what is closed then waits until the loss is noticed.
-        if sys.exc_info()[0] is None or not several():
+        if advice is not None:
             _advice.remove(advice)
 
 

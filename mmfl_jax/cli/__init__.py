@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 import sys
 import threading
-import traceback
 import warnings
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any
 
 from mmfl_jax.cli.archives import prepare
 from mmfl_jax.cli.arguments import parse
@@ -63,15 +62,6 @@ def _dispatch(arguments: list[str]) -> None:
         raise UserError(f"command {command!r} is unknown; one of {', '.join([*STUDY_COMMANDS, *COMMANDS])}")
 
 
-def _leave(line: str, code: int) -> NoReturn:
-    from mmfl_jax import cluster
-
-    if cluster.several():
-        cluster.leave(line, code)
-    say(line)
-    sys.exit(code)
-
-
 def _one_line(message: Warning | str, *place: Any, **more: Any) -> None:
     from mmfl_jax import cluster
 
@@ -101,22 +91,20 @@ def main(arguments: list[str] | None = None) -> Any:
     from mmfl_jax import cluster
     from mmfl_jax.runs.signals import Stopped, watched
 
+    cluster.debug = debug
     try:
         with watched(), guarded():
             _dispatch(arguments)
     except BrokenPipeError:  # the reader of a pipe has seen enough
         pass
-    except (UserError, OSError) as error:
-        if debug:
-            raise
-        _leave(str(error), 2)
     except Stopped as stop:  # all processes stop together, and wait for each other
         if cluster.leads():
             say(str(stop))
         sys.exit(128 + stop.signal)
-    except Exception:
-        if not cluster.several():
+    except Exception as error:
+        if cluster.several():  # at its end Python would wait for the others, who may be waiting for this one
+            cluster.end(error)
+        if debug or not isinstance(error, UserError | OSError):
             raise
-        # At its end Python would wait for the other processes, who may be waiting for this one.
-        traceback.print_exc()
-        cluster.leave("an error that is told above", 1)
+        say(str(error))
+        sys.exit(2)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
+from mmfl_jax import cluster
 from mmfl_jax.engine.data import filled
 from mmfl_jax.engine.mesh import put_parts
 from mmfl_jax.engine.state import Kept, ServerState
@@ -45,7 +46,7 @@ def _on_host(like: Any, saved: Any) -> Any:
 
 def _reason(error: Exception) -> str:
     """Return the first line of what an error says, or what TensorStore heard of the system, which it tells last."""
-    said = str(error).strip() or type(error).__name__
+    said = (error.strerror if isinstance(error, OSError) else str(error).strip()) or type(error).__name__
     system = re.search(r"([^:\n]+) \[os_error_code=", said)
     return system[1].strip() if system else said.splitlines()[0][:200]
 
@@ -53,6 +54,46 @@ def _reason(error: Exception) -> str:
 def saved_rounds(directory: Path) -> list[int]:
     """Return the rounds whose checkpoints are finished, in order: Orbax renames a folder to the number at last."""
     return sorted(int(path.name) for path in directory.glob("*") if path.name.isdecimal())
+
+
+@dataclasses.dataclass
+class _Behind:
+    """Hold what is written behind, within a context."""
+
+    written: Any
+    within: Callable[[], contextlib.AbstractContextManager[None]]
+
+    def result(self, timeout: float | None = None) -> Any:
+        """Wait until it is."""
+        with self.within():
+            return self.written.result(timeout)
+
+
+class _Handler(ocp.StandardCheckpointHandler):
+    """Write as Orbax does, and do all that is done behind within a context."""
+
+    def __init__(self, within: Callable[[], contextlib.AbstractContextManager[None]]):
+        super().__init__()
+        self._within = within
+
+    async def async_save(self, *args: Any, **options: Any) -> Any:
+        """Begin to write."""
+        return [_Behind(written, self._within) for written in await super().async_save(*args, **options) or ()]
+
+    def finalize(self, directory: Any) -> None:
+        """End it, in process 0, when all have written."""
+        with self._within():
+            super().finalize(directory)
+
+
+@ocp.args.register_with_handler(_Handler, for_save=True)
+class _Save(ocp.args.StandardSave):
+    pass
+
+
+@ocp.args.register_with_handler(_Handler, for_restore=True)
+class _Restore(ocp.args.StandardRestore):
+    pass
 
 
 class Checkpoints:
@@ -82,7 +123,7 @@ class Checkpoints:
             read_only=read_only,
         )
         try:
-            handler = ocp.StandardCheckpointHandler()
+            handler = _Handler(self._behind)
             self._manager = ocp.CheckpointManager(self.directory, options=options, item_handlers=handler)
         except Exception as error:  # it reads the scores at once, and JSON and Orbax each raise their own kinds
             advice = "delete the newest of them to resume from the one before, or start again in a new directory"
@@ -110,7 +151,7 @@ class Checkpoints:
         if self._placement is not None and self._placement.devices > 1:
             saved[_ROWS] = [homes.positions for homes in self._placement.groups]
         with self._writing():  # the save before it may have failed behind
-            self._manager.save(round_number, args=ocp.args.StandardSave(saved), metrics={_SCORE: score})
+            self._manager.save(round_number, args=_Save(saved), metrics={_SCORE: score})
 
     def restore(self, like: ServerState, round_number: int | None = None) -> tuple[int, ServerState]:
         """Return the round and the state of a checkpoint, the last one by default.
@@ -147,7 +188,7 @@ class Checkpoints:
         abstract = jax.tree.map(
             lambda x: x if isinstance(x, np.ndarray) else ocp.utils.to_shape_dtype_struct(x), fields
         )
-        found = self._manager.restore(chosen, args=ocp.args.StandardRestore(abstract))
+        found = self._manager.restore(chosen, args=_Restore(abstract))
         rows = found.pop(_ROWS, [None] * len(like.clients))
         clients = tuple(self._at_home(g, kept, rows[g], like.clients[g]) for g, kept in enumerate(found["clients"]))
         return ServerState(**{**found, "clients": clients, "frozen": like.frozen})
@@ -192,6 +233,15 @@ class Checkpoints:
         finally:
             with self._writing():
                 self._manager.close()
+
+    @contextlib.contextmanager
+    def _behind(self) -> Iterator[None]:
+        """End a process that cannot write what the others have: in order, all would wait for Orbax's twenty minutes."""
+        if not cluster.several():  # who waits for it hears of it
+            yield
+            return
+        with cluster.ending(), self._writing():
+            yield
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:

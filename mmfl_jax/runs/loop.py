@@ -63,7 +63,7 @@ def run(
             stack.callback(listener.close)
             listener.begin(first, study.training.rounds)
         loop = _Loop(simulation, disk, heard)
-        stack.enter_context(cluster.advised(loop.advice))
+        stack.enter_context(cluster.ending(Stopped, Diverged, advice=loop.advice))
         if first == 0:
             loop.evaluate()
         if first < study.training.rounds:
@@ -101,15 +101,16 @@ def _disk(simulation: Rounds, run_dir: Path, resume: bool, facts: dict[str, Any]
             seen = {"its lock": (run_dir / LOCK).exists(), "checkpoints": saved_rounds(run_dir / CHECKPOINTS)}
             cluster.agree({f"files in {run_dir} (is it on a disk that all share?)": seen})
         checkpoints = stack.enter_context(closing(Checkpoints(run_dir / CHECKPOINTS, simulation.placement)))
-        if checkpoints.rounds():
+        with cluster.ending():
+            if checkpoints.rounds():
+                if directory is not None:
+                    check_same_federation(run_dir, facts["federation"])
+                _restore(simulation, checkpoints)
+            first = simulation.round_number
+            if first > study.training.rounds:
+                raise UserError(f"--resume: {run_dir} has done {first} rounds already; give --rounds {first} or more")
             if directory is not None:
-                check_same_federation(run_dir, facts["federation"])
-            _restore(simulation, checkpoints)
-        first = simulation.round_number
-        if first > study.training.rounds:
-            raise UserError(f"--resume: {run_dir} has done {first} rounds already; give --rounds {first} or more")
-        if directory is not None:
-            directory.open(study, facts["federation"], first)
+                directory.open(study, facts["federation"], first)
         yield _Disk(directory, checkpoints)
 
 
