@@ -47,7 +47,7 @@ def choose(spec: ConvSpec, kind: str, dtype: jnp.dtype, batch: int, channels: in
     """Return the form for one of the three kinds: ``forward``, ``input`` or ``weight`` gradient.
 
     The CPU rule is measured (``benchmarks/results/ops_cpu*.jsonl``). TPU's stands on XLA's estimates for a convolution
-    by itself (``ops_tpu.jsonl``: 2 and 8 clients on v5e, 8 on v6e): a network in lanes is packed throughout. GPU's is a
+    by itself (``ops_tpu.jsonl``: 1 to 64 clients on v5e, 8 on v6e): a network in lanes is packed throughout. GPU's is a
     guess until there are rows: grouped convolutions are slow there and batched matmuls fast, so one where the columns
     are not much larger than the input, and the plain form elsewhere.
     """
@@ -59,15 +59,20 @@ def choose(spec: ConvSpec, kind: str, dtype: jnp.dtype, batch: int, channels: in
     if clients == 1 or spec.groups > 1:
         return "plain"
     if platform == "tpu":
-        return "packed" if _packing_pays(spec, kind, channels, features) else "plain"
+        return "packed" if _packing_pays(spec, kind, dtype, channels, features, clients) else "plain"
     columns = batch * math.prod(spec.out_space()) * channels * math.prod(spec.kernel)
     return "batched" if columns <= 2**22 else "plain"
 
 
-def _packing_pays(spec: ConvSpec, kind: str, channels: int, features: int) -> bool:
-    """Return whether laying clients side by side for one operation pays on a TPU: for gradients of large images."""
-    least = {"forward": math.inf, "input": 32**2, "weight": 60**2}[kind]
-    return min(channels, features) <= 16 and math.prod(spec.space) >= least
+def _packing_pays(spec: ConvSpec, kind: str, dtype: jnp.dtype, channels: int, features: int, clients: int) -> bool:
+    """Return whether laying clients side by side for one operation pays on a TPU: for few channels and large images."""
+    size, narrow, wide = math.prod(spec.space), min(channels, features), max(channels, features)
+    # Lanes twice over: laying side by side costs less of each; in bfloat16 it costs as much as before.
+    if clients >= 16 and dtype == jnp.float32 and wide <= {"forward": 16, "input": 0, "weight": 32}[kind]:
+        return size >= 32**2
+    few = clients < 4
+    least = {"forward": math.inf, "input": 60**2 if few else 32**2, "weight": math.inf if few else 60**2}[kind]
+    return narrow <= 16 and size >= least
 
 
 def _choose_cpu(spec: ConvSpec, kind: str, dtype: jnp.dtype, batch: int, channels: int, features: int) -> str:
