@@ -22,6 +22,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from mmfl_jax.cpu_devices import give_threads
 from mmfl_jax.errors import UserError, one_line
 
 #: Seconds between two signs of life of a process, and without one until it is taken for lost.
@@ -59,6 +60,7 @@ def join(coordinator: str = "", processes: int = 0, process_id: int = -1, timeou
             _wait_for(coordinator, timeout)
     import jax
 
+    give_threads()
     # It would take SIGTERM for itself; a run has its own way of leaving at a signal.
     jax.config.update("jax_enable_preemption_service", False)
     given: dict[str, Any] = {"coordinator_address": coordinator, "num_processes": processes, "process_id": process_id}
@@ -127,8 +129,6 @@ def _watch(client: Any, own: int, over: threading.Event) -> None:
     """Give signs of life, and end this process where another gives none: it may wait for that one for ever."""
     heard: dict[str, tuple[str, float]] = {}
     for number in itertools.count():
-        if over.is_set():
-            return
         try:
             client.key_value_set(f"{_ALIVE}/{own}", str(number), allow_overwrite=True)
             beats = client.key_value_dir_get(_ALIVE)
@@ -142,7 +142,8 @@ def _watch(client: Any, own: int, over: threading.Event) -> None:
             if now - since > SILENCE:
                 gone = key.rpartition("/")[2]
                 leave(lost(f"process {gone} was lost, nothing is heard of it any more"), 2)
-        over.wait(BEAT)
+        if over.wait(BEAT):
+            return
 
 
 def _known_cluster() -> bool:

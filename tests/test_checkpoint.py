@@ -236,3 +236,29 @@ def test_killed_in_a_save_and_stopped_by_a_signal_a_run_ends_where_an_unbroken_o
     assert summaries[0]["state_sha256"] == summaries[1]["state_sha256"]
     assert [row["round"] for row in lines(run_dir, "round")] == list(range(1, stopped + 3))
     assert not any("tmp" in name for name in os.listdir(run_dir / "checkpoints"))
+
+
+FULL_DISK = """
+import resource, sys
+from mmfl_jax import cli
+from mmfl_jax.runs.checkpoints import Checkpoints
+
+plain = Checkpoints.save
+def save(self, round_number, *rest):
+    if round_number == 4:
+        self.wait()
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+    plain(self, round_number, *rest)
+Checkpoints.save = save
+cli.main(sys.argv[1:])
+"""
+
+
+def test_a_full_disk_is_one_line(tmp_path):
+    study, run_dir = write_study(tmp_path, algorithm="scaffold", checkpoint_every=2), tmp_path / "run"
+    call = [sys.executable, "-c", FULL_DISK, "run", str(study), "--run-dir", str(run_dir), "--quiet", "--rounds", "6"]
+    done = subprocess.run(call, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 2, done.stderr
+    (line,) = done.stderr.splitlines()  # of all the arrays that cannot be written, and whose threads would say so
+    assert line.startswith(f"mmfl-jax: {run_dir / 'checkpoints'}: a checkpoint cannot be written (File too large)")
+    assert "round 2 is kept" in line

@@ -123,3 +123,23 @@ def test_clients_over_several_devices_equal_one(held, archive, options):
     script = SPANNED.format(held=held, archive=archive, options=options, stream="stream_mb" in options)
     # Compiled without optimisation, for these are many programs.
     assert run_on_devices(4, script, JAX_DISABLE_MOST_OPTIMIZATIONS="1") == "equal"
+
+
+NO_THREAD_LEFT = """
+import faulthandler; faulthandler.dump_traceback_later(60, exit=True)
+import os; os.cpu_count = lambda: 1
+import jax, numpy as np
+from mmfl_jax.cpu_devices import give_threads
+give_threads()
+assert os.environ["PJRT_NPROC"] == "4"
+mesh = jax.sharding.Mesh(jax.devices(), "x")
+rows = [jax.device_put(np.ones((6, 5 + k), np.float32), jax.NamedSharding(mesh, jax.P("x"))) for k in range(30)]
+total = jax.jit(lambda v: v.sum(axis=0), out_shardings=jax.NamedSharding(mesh, jax.P()))
+third = jax.jit(lambda v: v / 3)
+for _ in range(100):
+    jax.device_get([third(total(v)) for v in rows])
+"""
+
+
+def test_programs_that_wait_for_a_collective_leave_it_threads():
+    run_on_devices(2, NO_THREAD_LEFT)

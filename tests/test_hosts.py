@@ -95,9 +95,6 @@ def test_processes_equal_one(tmp_path, alone, count, devices, stream):
     address = free_address()
     script = lambda i: ["-c", SCRIPT, address, str(count), str(i), str(stream), str(tmp_path), str(devices)]
     codes, errors = ended(start(count, script, tmp_path), tmp_path)
-    if count * devices == 8 and all(text.startswith("Timeout") for text in errors):
-        # Seen twice, on one machine of two cores, where none of them had met an error; never in some 50 runs elsewhere.
-        pytest.skip("eight devices of four processes wait for each other: " + "\n".join(errors))
     assert codes == [0] * count, "\n".join(errors)
 
     sim, evaluation = alone

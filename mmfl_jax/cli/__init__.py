@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 import threading
@@ -69,10 +70,15 @@ def _one_line(message: Warning | str, *place: Any, **more: Any) -> None:
         say(str(message))
 
 
+# On a full disk TensorStore's threads print what they meet, one way or the other; the checkpoint's own error says it.
 def _of_main_thread(*error: Any) -> None:
-    # TensorStore's threads print what they meet on a full disk; the checkpoint's own error says it.
     if threading.current_thread() is threading.main_thread():
         sys.__excepthook__(*error)
+
+
+def _of_an_object(hook: Callable[[Any], Any], unraisable: Any) -> None:
+    if unraisable.object is not None:
+        hook(unraisable)
 
 
 def main(arguments: list[str] | None = None) -> Any:
@@ -82,6 +88,8 @@ def main(arguments: list[str] | None = None) -> Any:
     if not debug:
         warnings.showwarning = _one_line  # a user wants what happened, not the line of ours that says so
         sys.excepthook = _of_main_thread
+        warnings.filterwarnings("ignore", "coroutine .* was never awaited")  # of Orbax, after an array it cannot write
+        sys.unraisablehook = functools.partial(_of_an_object, sys.unraisablehook)
     arguments = [argument for argument in arguments if argument != "--debug"]
     # Orbax and absl tell at length what they do; a user wants the table.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

@@ -8,7 +8,7 @@ from pathlib import Path
 from tyro.conf import OmitArgPrefixes
 
 from mmfl_jax.cli.arguments import parse
-from mmfl_jax.cli.studies import make_devices
+from mmfl_jax.cpu_devices import make_devices
 from mmfl_jax.errors import UserError
 from mmfl_jax.options import options
 from mmfl_jax.study import Study, load_study

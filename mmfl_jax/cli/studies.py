@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 from pathlib import Path
 
 from tyro.conf import OmitArgPrefixes, UseAppendAction
 
 from mmfl_jax.cli.arguments import parse
 from mmfl_jax.cli.streams import say
+from mmfl_jax.cpu_devices import make_devices
 from mmfl_jax.errors import UserError
 from mmfl_jax.options import Count, Positive, options
 from mmfl_jax.study import Study, load_study
@@ -110,15 +109,6 @@ def _check_several(chosen: Run) -> None:
     same = {name: value for name, value in versions().items() if name not in ("platform", "device")}
     here = {"--run-dir": str(chosen.run_dir), "--resume": chosen.resume}
     cluster.agree({"options": {**chosen.study.flat(), **here}, "versions": same})
-
-
-def make_devices(devices: int) -> None:
-    """Make this many devices of the CPU, which is one unless told otherwise; each core can train clients of its own."""
-    import jax
-
-    if 0 < devices <= (os.cpu_count() or 1):
-        with contextlib.suppress(RuntimeError):  # JAX is running already: what it has is what there is
-            jax.config.update("jax_num_cpu_devices", devices)
 
 
 @options

@@ -168,16 +168,18 @@ class Program:
         Private variables have no global value; the mean over the clients that hold them stands in (what a simulation
         can see, and no server could).
         """
-        out = []
-        for kind in (state.params, state.stats):
-            merged = dict(kind)
-            for name in kind:
-                held_by = [c["variables"][name] for c in state.clients if name in c["variables"]]
-                if held_by:  # rows of nobody are zeros
-                    total = functools.reduce(jnp.add, map(_sum_of_rows, held_by))
-                    merged[name] = total / sum(self.counts[g] for g in self.holders(name))
-            out.append(merged)
-        return out[0], out[1]
+        held = {
+            name: [c["variables"][name] for c in state.clients if name in c["variables"]]
+            for name in (*state.params, *state.stats)
+        }
+        held = {name: rows for name, rows in held.items() if rows}
+        if not held:
+            return state.params, state.stats
+        counts = {name: sum(self.counts[g] for g in self.holders(name)) for name in held}
+        on_host = any(isinstance(rows, np.ndarray) for of_groups in held.values() for rows in of_groups)
+        means = (_means_on_host if on_host else _means)(held, counts)
+        merged = lambda variables: {name: means.get(name, value) for name, value in variables.items()}
+        return merged(state.params), merged(state.stats)
 
     def client_variables(self, state: ServerState, group: int, row: int) -> tuple[Variables, Variables]:
         """Return parameters and statistics of the model that the client in a row of its group uses itself."""
@@ -189,7 +191,15 @@ class Program:
         return {**state.params, **personal, **own}, {**state.stats, **own}
 
 
-def _sum_of_rows(values: Array | np.ndarray) -> Array:
-    if isinstance(values, np.ndarray):  # on the host; NumPy adds row after row, and float32 would lose digits
-        return jnp.asarray(values.sum(axis=0, dtype=np.float64), values.dtype)
-    return values.sum(axis=0)
+@jax.jit
+def _means(held: dict[str, list[Array]], counts: dict[str, int]) -> Variables:
+    """Return the mean over clients of each variable, given the rows of its groups; rows of nobody are zeros."""
+    return {
+        name: functools.reduce(jnp.add, [v.sum(axis=0) for v in rows]) / counts[name] for name, rows in held.items()
+    }
+
+
+def _means_on_host(held: dict[str, list[np.ndarray]], counts: dict[str, int]) -> Variables:
+    # NumPy adds row after row, and float32 would lose digits.
+    total = lambda rows: sum(v.sum(axis=0, dtype=np.float64) for v in rows)
+    return {name: jnp.asarray(total(rows) / counts[name], rows[0].dtype) for name, rows in held.items()}
