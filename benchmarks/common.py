@@ -14,7 +14,6 @@ from ops import host as ops_host
 
 from mmfl_jax import __version__
 from mmfl_jax.archives.base import Archive, ModalitySpec
-from mmfl_jax.cpu_devices import give_threads
 from mmfl_jax.federation import Federation
 
 Shape = tuple[int, ...]
@@ -37,7 +36,6 @@ def parser(doc: str | None) -> argparse.ArgumentParser:
 def use_devices(devices: int) -> None:
     """Make CPU devices; call it before anything runs on one."""
     jax.config.update("jax_num_cpu_devices", devices or usable_cores())
-    give_threads()
 
 
 def host() -> dict:

@@ -14,7 +14,6 @@ def make_devices(devices: int) -> None:
     if 0 < devices <= (os.cpu_count() or 1):
         with contextlib.suppress(RuntimeError):  # JAX is running already: what it has is what there is
             jax.config.update("jax_num_cpu_devices", devices)
-    give_threads()
 
 
 def give_threads() -> None:
@@ -22,7 +21,8 @@ def give_threads() -> None:
 
     XLA itself makes as many as there are cores, or devices where these are more. A collective waits in one thread of
     each device for the others, and so does the program after it for the collective: where threads are fewer than both
-    need, some device's part of the collective finds none, and all wait for ever.
+    need, some device's part of the collective finds none, and all wait for ever. More threads than cores make
+    convolutions slower by two fifths, so they are for several processes, which are seldom in step.
     """
     import jax
 

@@ -16,7 +16,6 @@ from jax.sharding import Mesh
 
 from mmfl_jax import cluster, costs, methods
 from mmfl_jax.archives.base import Archive
-from mmfl_jax.cpu_devices import give_threads
 from mmfl_jax.engine.chunks import chunk_sizes
 from mmfl_jax.engine.data import Samples
 from mmfl_jax.engine.execution import Cohort, Resident, Streamed
@@ -65,7 +64,6 @@ class Rounds:
 
     def __init__(self, study: Study, federation: Federation | None = None, *, make_model: MakeModel | None = None):
         check(study)
-        give_threads()
         self.study = study
         self.federation = federation or open_federation(study)
         cluster.agree({"data": {"clients and samples": self.federation.digest()}} if cluster.several() else {})

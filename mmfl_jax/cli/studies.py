@@ -8,7 +8,7 @@ from tyro.conf import OmitArgPrefixes, UseAppendAction
 
 from mmfl_jax.cli.arguments import parse
 from mmfl_jax.cli.streams import say
-from mmfl_jax.cpu_devices import make_devices
+from mmfl_jax.cpu_devices import give_threads, make_devices
 from mmfl_jax.errors import UserError
 from mmfl_jax.options import Count, Positive, options
 from mmfl_jax.study import Study, load_study
@@ -59,6 +59,8 @@ def run(reference: str, arguments: list[str]) -> None:
     check(study)
     cluster.join(chosen.coordinator, chosen.processes, chosen.process_id, chosen.join_timeout)
     make_devices(-(-study.execution.devices // cluster.count()))
+    if cluster.several():
+        give_threads()
     _check_several(chosen)
     if chosen.resume and chosen.run_dir is None:
         raise UserError("--resume needs --run-dir, the directory of the run to continue")
