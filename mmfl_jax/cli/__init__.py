@@ -91,11 +91,12 @@ def main(arguments: list[str] | None = None) -> Any:
         warnings.filterwarnings("ignore", "coroutine .* was never awaited")  # of Orbax, after an array it cannot write
         sys.unraisablehook = functools.partial(_of_an_object, sys.unraisablehook)
     arguments = [argument for argument in arguments if argument != "--debug"]
-    # Orbax and absl tell at length what they do; a user wants the table.
+    # Orbax and absl tell at length what they do, asyncio each array that Orbax cannot write; a user wants the table.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import logging
 
-    logging.getLogger("absl").setLevel(logging.ERROR if debug else logging.CRITICAL)
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).setLevel(logging.ERROR if debug else logging.CRITICAL)
     from mmfl_jax import cluster
     from mmfl_jax.runs.signals import Stopped, watched
 
