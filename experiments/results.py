@@ -1,13 +1,14 @@
 """Measure the studies that decide, and write RESULTS.md from what their runs left: no number in it is written by hand.
 
 Command: python experiments/results.py run RUNS [TABLE ...] (goes on where it was stopped), then
-  python experiments/results.py write RUNS > experiments/RESULTS.md
+  python experiments/results.py write RUNS (tables that RUNS has no runs of stay in RESULTS.md as they are)
 Time: stands beside each table. WORLDCEREAL is the path of worldcereal_canada.npz, TILES the folder of real tiles
 """
 
 import dataclasses
 import math
 import os
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -20,6 +21,7 @@ from mmfl_jax.report.presentation import METRICS, main_metrics, score_text
 from mmfl_jax.runs.record import RunRecord, read_run
 from mmfl_jax.runs.values import fused_set
 
+PAGE = Path(__file__).parent / "RESULTS.md"
 METHODS = "method=mf,mf+fw,mf+mim,mf+fw+mim,unified"
 # Archives that nobody may ship: a path of one's own, and what is written in its place.
 HELD = {
@@ -145,19 +147,20 @@ TABLES = {
 }  # fmt: skip
 
 
-def page(runs: Path) -> str:
-    """Return RESULTS.md of the sweeps in a folder."""
+def page(runs: Path, before: str = "") -> str:
+    """Return RESULTS.md of the sweeps in a folder, with the sections of a page before for tables without runs there."""
+    kept = dict(re.findall(r"^## ([^\n]+)\n\n(.*?)(?=\n## |\n\Z)", before, flags=re.MULTILINE | re.DOTALL))
     parts, missing = ["# Results\n", " ".join(_HEAD.split()) + "\n"], []
     for name, table in TABLES.items():
         make = _section if isinstance(table, Table) else _chosen
-        section = make(runs / name, table)
+        section = make(runs / name, table) or kept.get(table.asks, "")
         if section:
             parts += [f"## {table.asks}\n", section]
         else:
             missing += [f"- {table.asks} `{_shown(name, table)}`"]
     if missing:
         parts += ["## Not measured yet\n", *missing]
-    return "\n".join(parts)
+    return "\n".join([*parts, ""])
 
 
 _HEAD = """Written by `python experiments/results.py write RUNS`. A score is the mean over seeds, each of which draws
@@ -307,7 +310,7 @@ if __name__ == "__main__":
         if sys.argv[1] == "run":
             run(Path(sys.argv[2]), sys.argv[3:])
         else:
-            print(page(Path(sys.argv[2])))
+            PAGE.write_text(page(Path(sys.argv[2]), PAGE.read_text() if PAGE.exists() else ""))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

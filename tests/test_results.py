@@ -47,6 +47,9 @@ def test_the_page_is_of_the_runs_alone(results, tmp_path, monkeypatch):
     assert "- mf is above unified in Micro F1 of s1+s2 (3 pairs)." in page
     assert "- mf+fw is not told apart from unified in Micro F1 of s1+s2 (3 pairs)." in page
     assert page.index("## Not measured yet") < page.index("- And? `mmfl-jax sweep")
+    assert results.page(tmp_path / "elsewhere", page) == page  # where there are no runs, what is known stays
+    (tmp_path / "methods" / "mf-seed2" / "summary.json").unlink()
+    assert "8 of 9 runs" in results.page(tmp_path, page)
 
 
 def test_options_are_chosen_by_validation_and_only_then_meet_the_test(results, tmp_path, monkeypatch):
