@@ -309,6 +309,8 @@ if __name__ == "__main__":
     try:
         if sys.argv[1] == "run":
             run(Path(sys.argv[2]), sys.argv[3:])
+        elif not Path(sys.argv[2]).is_dir():
+            raise UserError(f"{sys.argv[2]} is no folder; RUNS is where the runs of the tables lie")
         else:
             PAGE.write_text(page(Path(sys.argv[2]), PAGE.read_text() if PAGE.exists() else ""))
     except UserError as error:

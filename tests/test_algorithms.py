@@ -248,16 +248,7 @@ ALL += ["median", "trimmed_mean", "krum:bad=0", "multi_krum:bad=0:keep=2", "norm
 ALL += ["secure_sum", "scaffold+int8", "dp_fedavg:noise=0.5"]
 
 
-@pytest.fixture
-def compiled_quickly():
-    """Compile without optimisation meanwhile: these are many programs, and each runs twice."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 @pytest.mark.parametrize("algorithm", ALL)
-@pytest.mark.usefixtures("compiled_quickly")
 def test_chunks_and_streaming_and_resume_and_the_python_loop_agree(algorithm, tmp_path, monkeypatch):
     from test_round import assert_close, reference_state
 
@@ -302,8 +293,7 @@ for algorithm in ALL[{part}::3]:
         raise AssertionError(algorithm) from error
 print("equal")
 """
-    # Compiled without optimisation, for these are many programs.
-    assert run_on_devices(2, script, timeout=1800, JAX_DISABLE_MOST_OPTIMIZATIONS="1") == "equal"
+    assert run_on_devices(2, script, timeout=1800) == "equal"
 
 
 @pytest.mark.parametrize("algorithm", ["scaffold", "feddyn:0.3", "feddc:0.3", "fedavg"])

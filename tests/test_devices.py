@@ -121,8 +121,7 @@ IMAGES = {"shapes": {"s1": (12, 12, 2), "s2": (12, 12, 3)}}
 )
 def test_clients_over_several_devices_equal_one(held, archive, options):
     script = SPANNED.format(held=held, archive=archive, options=options, stream="stream_mb" in options)
-    # Compiled without optimisation, for these are many programs.
-    assert run_on_devices(4, script, JAX_DISABLE_MOST_OPTIMIZATIONS="1") == "equal"
+    assert run_on_devices(4, script) == "equal"
 
 
 NO_THREAD_LEFT = """

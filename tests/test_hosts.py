@@ -1,7 +1,6 @@
 """Several processes with their devices are one machine: same numbers, own files only, one line when one is gone."""
 
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -11,6 +10,7 @@ import types
 from pathlib import Path
 
 import pytest
+from devices import environment
 from federations import ragged_federation, simulation, write_study
 from test_round import assert_close, in_order
 
@@ -59,12 +59,11 @@ def free_address():
 
 def start(count, command, folder):
     """Start processes with the arguments that ``command(process)`` returns; their output goes into files."""
-    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"} | {"JAX_PLATFORMS": "cpu"}
     processes = []
     for i in range(count):
         with (folder / f"out-{i}").open("w") as out, (folder / f"err-{i}").open("w") as errors:
             call = [sys.executable, *command(i)]
-            processes.append(subprocess.Popen(call, env=environment, stdout=out, stderr=errors))
+            processes.append(subprocess.Popen(call, env=environment(), stdout=out, stderr=errors))
     return processes
 
 

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from devices import environment
 from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -291,10 +292,9 @@ def test_inside_shard_map():
         close(replicated(ops.conv_general_dilated), replicated(lax.conv_general_dilated))
     """
     program = f"TESTS = {os.path.dirname(__file__)!r}\n" + textwrap.dedent(program)
-    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
     root = os.path.dirname(os.path.dirname(__file__))
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", program], env={**os.environ, **flags, "PYTHONPATH": root},
+        [sys.executable, "-W", "error", "-c", program], env=environment(8) | {"PYTHONPATH": root},
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -9,6 +9,7 @@ import textwrap
 import jax
 import jax.numpy as jnp
 import pytest
+from devices import environment
 from flax import nnx
 from test_ops_conv import close, normal
 
@@ -145,9 +146,8 @@ def test_inside_shard_map():
         close(*(results(form, everywhere, params, stats, x) for form in ("packed", "batched")))
     """
     program = f"TESTS = {os.path.dirname(__file__)!r}\n" + textwrap.dedent(program)
-    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
     done = subprocess.run(
-        [sys.executable, "-c", program], env={**os.environ, **flags, "PYTHONPATH": ROOT},
+        [sys.executable, "-c", program], env=environment(2) | {"PYTHONPATH": ROOT},
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

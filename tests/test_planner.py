@@ -28,6 +28,13 @@ needs_libtpu = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, re
 TINY = {"encoder": "mlp", "width": 8, "image_size": 8, "samples": 120, "batch_size": 8, "method": "mf", "rounds": 1}
 STUDY = Study.of(archive="twin", partition="ds2", **TINY)
 
+
+@pytest.fixture(autouse=True)
+def flags_of_nobody(monkeypatch):
+    """Let processes that compile for TPUs do it as users do: libtpu ends at a flag of CPUs."""
+    monkeypatch.delenv("XLA_FLAGS", raising=False)
+
+
 # Two groups' loops over chunks, each with one over steps; in the second group's step a loop of five trips.
 HLO = """HloModule jit_federated_round, is_scheduled=true
 
