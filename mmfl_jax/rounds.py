@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import itertools
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -16,6 +15,7 @@ from jax.sharding import Mesh
 
 from mmfl_jax import cluster, costs, methods
 from mmfl_jax.archives.base import Archive
+from mmfl_jax.attendance import Attendance
 from mmfl_jax.engine.chunks import chunk_sizes
 from mmfl_jax.engine.data import Samples
 from mmfl_jax.engine.execution import Cohort, Resident, Streamed
@@ -27,8 +27,6 @@ from mmfl_jax.engine.state import ServerState, digest
 from mmfl_jax.errors import UserError
 from mmfl_jax.evaluation import Scorer
 from mmfl_jax.federation import Federation
-from mmfl_jax.federation.asynchronous import AsynchronousRound, Schedule
-from mmfl_jax.federation.clock import Clock
 from mmfl_jax.federation.federation import pooled
 from mmfl_jax.federation.hierarchy import servers_of
 from mmfl_jax.federation.participation import Participation
@@ -108,23 +106,11 @@ class Rounds:
         self.state = self._initial_state(make)
         features = jax.eval_shape(self._output, self.state).features is not None
         algorithm.check(setting_of(study, self.program, self._participation, features))
-        self._clock = (
-            Clock.of(
-                self._clients,
-                study.federation.speed,
-                study.federation.bandwidth_up,
-                study.federation.bandwidth_down,
-                study.data_seed,
-            )
-            if study.federation.speed
-            else None
+        examples = [self.execution.example(g) for g in range(len(self.program.groups))]
+        #: Who takes part in which round, and what travels.
+        self.attendance = Attendance(
+            study, self._clients, self._participation, self._steps, self.program, self.state, examples
         )
-        self._bytes = [
-            costs.client_bytes(self.program, self.state, self.execution.example(g), g)
-            for g in range(len(self.program.groups))
-        ]
-        self._late = self._schedule().rounds() if algorithm.buffer else None
-        self._played: list[AsynchronousRound] = []
         self.compile_seconds: float | None = None
         self._scorer = Scorer(
             self.program,
@@ -144,27 +130,6 @@ class Rounds:
         }
         params, stats = self.program.client_variables(state, 0, 0)
         return self.program.templates[0].module(params, stats, state.frozen)(images, train=True)
-
-    def _schedule(self) -> Schedule:
-        study, algorithm = self.study, self.program.algorithm
-        if self._clock is None:
-            raise UserError(
-                f"--algorithm {study.algorithm.algorithm}: who is late follows from --speed, such as lognormal:10:1"
-            )
-        steps, up, down = (np.zeros(self._clients.clients) for _ in range(3))
-        for g, group in enumerate(self._clients.groups):
-            steps[group.ids] = self._steps[g]
-            up[group.ids], down[group.ids] = self._bytes[g]
-        seconds = self._clock.seconds(np.arange(len(steps)), steps, up, down)
-        concurrency = study.federation.concurrency or algorithm.buffer
-        return Schedule.of(
-            seconds,
-            concurrency,
-            algorithm.buffer,
-            algorithm.most_delay,
-            dropout=study.federation.dropout,
-            seed=study.training.seed,
-        )
 
     def _mesh(self) -> Mesh:
         """Return the devices, a home a row."""
@@ -301,38 +266,7 @@ class Rounds:
 
     def cohort(self, round_number: int) -> Cohort:
         """Return who takes part in a round, with their local steps and delays."""
-        part = self._participation
-        if self._late is not None:
-            found = self._asynchronous(round_number)
-            drawn, late = found.members, np.asarray(found.delays)
-        else:
-            drawn = part.members(round_number)
-            late = np.zeros(len(drawn), np.int32)
-        members = part.by_group(drawn)
-        delay = np.zeros(self._clients.clients, np.int32)
-        delay[drawn] = late
-        steps, delays = [], []
-        for group, chosen, own in zip(self._clients.groups, members, self._steps):
-            steps.append(part.steps(round_number, group.ids[chosen], own[chosen]))
-            delays.append(delay[group.ids[chosen]])
-        return Cohort(members, steps, delays)
-
-    def _asynchronous(self, round_number: int) -> AsynchronousRound:
-        """Return a round of the schedule; it is played once, however many rounds ask for it."""
-        assert self._late is not None
-        missing = max(0, round_number + 1 - len(self._played))
-        self._played.extend(itertools.islice(self._late, missing))
-        return self._played[round_number]
-
-    def _traffic(self, group: int, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the bytes up and down of each chosen client of a group."""
-        if self._places:
-            data, sizes = self.execution.example(group), self._clients.groups[group].sizes[chosen]
-            each = [costs.client_bytes(self.program, self.state, data, group, int(n)) for n in sizes]
-        else:
-            each = [self._bytes[group]] * len(chosen)
-        table = np.array(each, np.int64).reshape(-1, 2)
-        return table[:, 0], table[:, 1]
+        return self.attendance.cohort(round_number)
 
     def run_round(self) -> dict[str, Any]:
         """Run one round; return its metrics."""
@@ -350,29 +284,7 @@ class Rounds:
         metrics = {n: float(np.mean([row[n] for row in found])) for n in found[0]}
         metrics["skipped_clients"] = int(sum(row["skipped_clients"] for row in found))
         seconds = time.perf_counter() - begin
-        return {"round": number + 1, **metrics, "seconds": seconds, **cost, **self._sent(number, cohort)}
-
-    def _sent(self, number: int, cohort: Cohort) -> dict[str, Any]:
-        """Return the bytes of a round, and the seconds that it would take its clients."""
-        if self.program.algorithm.pooled or self.program.algorithm.isolated:
-            return {"bytes_up": 0, "bytes_down": 0}
-        traffic = [self._traffic(g, chosen) for g, chosen in enumerate(cohort.members)]
-        asked = cohort.members
-        if self._late is None:
-            asked = self._participation.by_group(self._participation.chosen(number))
-        down = sum(int(self._traffic(g, chosen)[1].sum()) for g, chosen in enumerate(asked))
-        row: dict[str, Any] = {"bytes_up": sum(int(up.sum()) for up, _ in traffic), "bytes_down": down}
-        if self.program.algorithm.servers:
-            row["bytes_between_servers"] = costs.server_bytes(self.program, self.state, number + 1)
-        if self._late is not None:
-            before = self._asynchronous(number - 1).time if number else 0.0
-            row["simulated_seconds"] = self._asynchronous(number).time - before
-        elif self._clock is not None:
-            slowest = [0.0]
-            for group, chosen, steps, (up, low) in zip(self._clients.groups, cohort.members, cohort.steps, traffic):
-                slowest.append(self._clock.round_seconds(group.ids[chosen], steps, up, low))
-            row["simulated_seconds"] = max(slowest)
-        return row
+        return {"round": number + 1, **metrics, "seconds": seconds, **cost, **self.attendance.sent(number, cohort)}
 
     def evaluate(self, archive: Archive | None = None) -> dict[str, dict[str, Any]]:
         """Return the scores of the global model by modality set.

@@ -61,7 +61,7 @@ def test_bytes_of_places_are_those_of_the_clients_samples():
         4 * (S1 + HEAD + 20 * 5),
         4 * (S1 + HEAD + 20 * 4),
     )
-    assert sum(sim._traffic(g, [0])[0].sum() for g in (0, 1)) == 4 * (S1 + S2 + 2 * HEAD + 2 * 20 * 5)
+    assert sum(sim.attendance.traffic(g, [0])[0].sum() for g in (0, 1)) == 4 * (S1 + S2 + 2 * HEAD + 2 * 20 * 5)
 
 
 def test_flops_of_a_scan_are_those_of_all_its_trips():
