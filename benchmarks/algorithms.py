@@ -66,7 +66,7 @@ def main() -> None:
             row = {"benchmark": "algorithms", "model": model, "algorithm": name, "clients": sim.federation.clients}
             row["seconds_per_round"] = round(statistics.median(seconds), 5)
             row["to_fedavg"] = round(statistics.median(t[name] / t[names[0]] for t in turns), 3)
-            up, down = sim.attendance.client_bytes[0]
+            up, down = sim.attendance.client_bytes(0)
             row |= {"bytes_up": up, "bytes_down": down, "compilations_after_first_round": heard.count - before}
             emit(row | {"turns": args.turns} | host(), args.output)
 

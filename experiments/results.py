@@ -166,7 +166,7 @@ def page(runs: Path, before: str = "") -> str:
 _HEAD = """Written by `python experiments/results.py write RUNS`. A score is the mean over seeds, each of which draws
     data, partition, weights and batches anew; a difference is paired by seed, with its 95 % interval of Student's t. An
     interval that has 0 in it does not tell two rows apart, however far apart their means are. Scores on the twin say
-    nothing about real images."""
+    nothing about real images. Seconds were taken beside other work: they do not compare rows."""
 
 
 def _section(folder: Path, table: Table) -> str:

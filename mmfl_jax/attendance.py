@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Sequence
 from typing import Any
@@ -51,15 +52,17 @@ class Attendance:
         self._clients, self._participation, self._steps, self._program = clients, participation, steps, program
         # Of shapes alone: a state that is held would keep its arrays.
         self._state, self._examples = jax.tree.map(costs.shape_of, (state, tuple(examples)))
-        self._by_place = any(objective.by_place for objective in program.objectives)
-        groups = range(len(program.groups))
-        #: The bytes up and down of a client of each group; with objectives by place those of one without places.
-        self.client_bytes = [costs.client_bytes(program, self._state, self._examples[g], g) for g in groups]
+        # Clients of one size send alike, round after round.
+        self.client_bytes = functools.cache(self._client_bytes)
         who = study.federation
         speeds = who.speed, who.bandwidth_up, who.bandwidth_down
         self._clock = Clock.of(clients, *speeds, study.data_seed) if who.speed else None
         self._late = self._schedule(study).rounds() if program.algorithm.buffer else None
         self._played: list[AsynchronousRound] = []
+
+    def _client_bytes(self, group: int, places: int = 0) -> tuple[int, int]:
+        """Return the bytes up and down of a client of a group, with so many places where objectives go by them."""
+        return costs.client_bytes(self._program, self._state, self._examples[group], group, places)
 
     def _schedule(self, study: Study) -> Schedule:
         algorithm, who = self._program.algorithm, study.federation
@@ -70,7 +73,7 @@ class Attendance:
         steps, up, down = (np.zeros(self._clients.clients) for _ in range(3))
         for g, group in enumerate(self._clients.groups):
             steps[group.ids] = self._steps[g]
-            up[group.ids], down[group.ids] = self.client_bytes[g]
+            up[group.ids], down[group.ids] = self.client_bytes(g)
         return Schedule.of(
             self._clock.seconds(np.arange(len(steps)), steps, up, down),
             who.concurrency or algorithm.buffer,
@@ -107,11 +110,10 @@ class Attendance:
 
     def traffic(self, group: int, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the bytes up and down, ``[n]`` each, of the chosen clients of a group."""
-        if self._by_place:
-            shapes, places = (self._program, self._state, self._examples[group]), self._clients.groups[group].sizes
-            each = [costs.client_bytes(*shapes, group, int(n)) for n in places[chosen]]
+        if self._program.by_place:
+            each = [self.client_bytes(group, int(n)) for n in self._clients.groups[group].sizes[chosen]]
         else:
-            each = [self.client_bytes[group]] * len(chosen)
+            each = [self.client_bytes(group)] * len(chosen)
         table = np.array(each, np.int64).reshape(-1, 2)
         return table[:, 0], table[:, 1]
 

@@ -164,12 +164,11 @@ class Rounds:
         #: The home of every client.
         self.placement = Placement.of(self._steps, [g.sizes for g in federation.groups], homes, self._strata(homes))
         self.normalizer = self._normalizer()
-        self._places = any(o.by_place for o in self.program.objectives)
         samples = self._samples(
             federation,
             self.normalizer,
             self.placement,
-            places=self._places,
+            places=self.program.by_place,
             calibration=study.method.logit_calibration,
             calibration_strength=study.method.calibration_strength,
             attack=attack_of(study, federation),
@@ -247,7 +246,7 @@ class Rounds:
 
     def _initial_state(self, make: MakeModel) -> ServerState:
         model = make(tuple(self.federation.archive.modalities))
-        places = len(self._clients.train) if self._places else 0
+        places = len(self._clients.train) if self.program.by_place else 0
         classes = len(self.federation.archive.class_names)
         return self.program.init(model, classes, places, self.placement, self.mesh, on_host=self._on_host)
 

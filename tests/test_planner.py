@@ -31,7 +31,7 @@ STUDY = Study.of(archive="twin", partition="ds2", **TINY)
 
 @pytest.fixture(autouse=True)
 def flags_of_nobody(monkeypatch):
-    """Let processes that compile for TPUs do it as users do: libtpu ends at a flag of CPUs."""
+    """Let processes that compile for TPUs do it as users do: the tests' flags are meant for CPUs."""
     monkeypatch.delenv("XLA_FLAGS", raising=False)
 
 

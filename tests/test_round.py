@@ -35,7 +35,7 @@ def host(sim):
     """Return the samples of a simulation as one device holds them."""
     placement = Placement.of(sim._steps, [group.sizes for group in sim._clients.groups], 1)
     calibration = sim.study.method.logit_calibration
-    samples = Samples(sim._clients, sim.normalizer, placement, places=sim._places, calibration=calibration)
+    samples = Samples(sim._clients, sim.normalizer, placement, places=sim.program.by_place, calibration=calibration)
     return samples.resident(client_mesh(1))
 
 

@@ -100,6 +100,11 @@ class Program:
         """Return the groups whose clients have the variable ``name``: those whose own model has it."""
         return [g for g, t in enumerate(self.templates) if name in t.params or name in t.stats]
 
+    @property
+    def by_place(self) -> bool:
+        """Return whether an objective has slots for the places that clients hold."""
+        return any(objective.by_place for objective in self.objectives)
+
     def exchanged(self, params: Variables) -> Variables:
         """Return those of the server's parameters that any client exchanges with it."""
         return {n: v for n, v in params.items() if not self.is_private(n) and self.holders(n)}

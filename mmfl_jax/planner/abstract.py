@@ -105,7 +105,7 @@ class AbstractRounds(Rounds):
 
     def _initial_state(self, make: MakeModel) -> ServerState:
         model = lambda: make(tuple(self.federation.archive.modalities))
-        places = len(self._clients.train) if self._places else 0
+        places = len(self._clients.train) if self.program.by_place else 0
         classes = len(self.federation.archive.class_names)
         state = jax.eval_shape(lambda: self.program.init(model(), classes, places, self.placement))
         return fields_on(self.mesh, state_specs(), state)

@@ -358,10 +358,9 @@ with watched():
 """
 
 
+@pytest.mark.usefixtures("heard")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_a_long_call_and_the_second_one_a_round(number):
-    if signal.getsignal(number) is signal.SIG_IGN:
-        pytest.skip("these tests were started by something that ignores it, such as nohup")
     start = lambda where: subprocess.Popen(
         [sys.executable, "-c", SIGNALLED, where],
         stdout=subprocess.PIPE,
