@@ -71,7 +71,7 @@ def engine(problem, algorithm, **options):
     model.head.bias[...] = params["head/bias"]
     sim.state = sim.program.init(model, 3, 0, sim.placement, sim.mesh)
     own = [np.array([problem.clients[i].steps for i in group.ids]) for group in federation.groups]
-    sim._steps = own
+    sim._steps[:] = own  # in place: whoever asks for a cohort sees them
     return sim
 
 
