@@ -109,12 +109,12 @@ IMAGES = {"shapes": {"s1": (12, 12, 2), "s2": (12, 12, 3)}}
     [
         (SINGLE, {}, {"method": "mf+fw+mim", "private": "norm", "algorithm": "scaffold"}),
         (BOTH, {}, {"method": "mf+mim", "mim_positives": "pairs", "algorithm": "moon", "stream_mb": 1}),
-        (SINGLE, IMAGES, {"method": "mf+fw+mim", "encoder": "resnet8", "flips": True, "crop": 8}),
-        (BOTH, IMAGES, {"method": "separate", "encoder": "resnet8", "algorithm": "ditto"}),
+        (SINGLE, IMAGES, {"method": "mf+fw+mim", "encoder": "resnet6", "flips": True, "crop": 8}),
+        (BOTH, IMAGES, {"method": "separate", "encoder": "resnet6", "algorithm": "ditto"}),
         (
             SINGLE,
             {"task": "pixel"},
-            {"method": "mf+fw+mim", "encoder": "resnet8", "flips": True, "crop": 4, "dice_weight": 0.5},
+            {"method": "mf+fw+mim", "encoder": "resnet6", "flips": True, "crop": 4, "dice_weight": 0.5},
         ),
     ],
     ids=["series", "pairs, streamed", "images", "separate", "pixels"],

@@ -124,7 +124,7 @@ def test_round_equals_the_python_loop_for_groups_of_several_modalities(source):
 
 def test_images_with_batch_statistics_equal_the_python_loop_though_nobody_holds_a_modality():
     federation = ragged_federation([3, 9], [("s1",), ("s1",)], shapes={"s1": (8, 8, 2), "s2": (8, 8, 3)})
-    sim = simulation(federation, method="mf+fw", encoder="resnet8", width=4)
+    sim = simulation(federation, method="mf+fw", encoder="resnet6")
     expected = reference_state(sim)
     sim.run_round()
     assert_close(sim.state, expected)
@@ -141,7 +141,7 @@ def test_images_with_batch_statistics_equal_the_python_loop_though_nobody_holds_
 )
 def test_labels_by_pixel_equal_the_python_loop(chunk_size, options):
     federation = ragged_federation([2, 5, 9], [("s1",), ("s2",), ("s1",)], task="pixel")
-    sim = simulation(federation, **{"width": 4, "batch_size": 4, "chunk_size": chunk_size, **options})
+    sim = simulation(federation, **{"encoder": "resnet6", "batch_size": 4, "chunk_size": chunk_size, **options})
     expected = reference_state(sim, rounds=2)
     sim.run_round()
     sim.run_round()
