@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from importlib.metadata import version
 
 import numpy as np
 import pytest
@@ -246,7 +247,9 @@ def test_a_run_of_patches_takes_an_archive_of_its_kind(run_dir, tmp_path, capsys
         ),
         (["evaluate", "nowhere"], "nowhere/config.json does not exist; is nowhere a run directory?"),
         (["report", "nowhere"], "nowhere"),
-        (["report"], "Missing from mmfl-jax report: PATH directory of the run. (required)"),
+        (["report"], "report needs RUN_DIR"),
+        (["prepare"], "prepare needs SOURCE, --output OUTPUT"),
+        (["list"], "list needs studies|methods|algorithms|archives"),
         (["evaluate", "nowhere", "--bets"], "evaluate: --bets is unknown; did you mean --best?"),
         (["list", "methodz"], "invalid choice 'methodz'"),
         (["compare", "nowhere"], "nowhere"),
@@ -274,7 +277,49 @@ def test_a_file_without_a_study(tmp_path, capsys):
 def test_run_needs_a_study(capsys):
     code, said = leave(capsys, "run", "--rounds", "3")
     assert code == 2
-    assert "mmfl-jax run needs a STUDY first, such as quickstart" in said
+    assert "mmfl-jax: run needs a STUDY first, such as quickstart" in said
+
+
+def test_help_and_version_need_nothing_else(capsys):
+    for arguments in (["run", "--help"], ["sweep", "-h"]):
+        with pytest.raises(SystemExit) as left:
+            main(arguments)
+        assert left.value.code == 0
+        assert "--samples" in capsys.readouterr().out
+    main(["--version"])
+    assert capsys.readouterr().out == f"mmfl-jax {version('mmfl_jax')}\n"
+
+
+def test_a_studys_limits_hold_for_an_archive_on_disk_and_are_told(tmp_path, capsys):
+    images = np.random.default_rng(0).normal(size=(40, 8, 8, 2)).astype(np.float32)
+    np.savez(tmp_path / "own.npz", s1=images, label=np.arange(40) % 2)
+    small = [
+        "--encoder",
+        "mlp",
+        "--width",
+        "4",
+        "--rounds",
+        "1",
+        "--method",
+        "mf",
+        "--partition",
+        "iid",
+        "--clients",
+        "2",
+    ]
+    own = [
+        "run",
+        "quickstart",
+        "--archive",
+        f"arrays:{tmp_path / 'own.npz'}",
+        "--run-dir",
+        str(tmp_path / "run"),
+        *small,
+    ]
+    main([*own, "--samples", "30", "--test-split", "0.2"])
+    told = capsys.readouterr().err
+    assert f"--image-size 16 of this study hold for arrays:{tmp_path / 'own.npz'} too; 0 takes all" in told
+    assert "--samples" not in told
 
 
 def test_a_run_directory_that_exists_is_left_as_it_is(study, run_dir, capsys):

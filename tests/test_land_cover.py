@@ -15,7 +15,14 @@ from mmfl_jax.errors import UserError
 from mmfl_jax.runs import load, predictions
 
 SIDE = 16
-SMALL = {"archive": "twintiles", "image_size": SIDE, "samples": 200, "partition": "ds2", "encoder": "resnet6", "rounds": 1}
+SMALL = {
+    "archive": "twintiles",
+    "image_size": SIDE,
+    "samples": 200,
+    "partition": "ds2",
+    "encoder": "resnet6",
+    "rounds": 1,
+}
 
 
 @pytest.fixture(scope="module")

@@ -322,7 +322,7 @@ def test_a_stopped_sweep_says_how_to_go_on(study, tmp_path, monkeypatch, when):
 
 def test_sweep_needs_a_study_and_a_directory(study, capsys):
     for arguments, message in (
-        (["sweep", "--vary", "batch_size=8"], "mmfl-jax sweep needs a STUDY first"),
+        (["sweep", "--vary", "batch_size=8"], "sweep needs a STUDY first"),
         (["sweep", study, "--vary", "batch_size=8"], "mmfl-jax sweep needs --run-dir"),
     ):
         with pytest.raises(SystemExit) as left:

@@ -8,6 +8,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable
+from importlib.metadata import version
 from typing import Any
 
 from mmfl_jax.cli.archives import prepare
@@ -36,26 +37,30 @@ USAGE = """usage: mmfl-jax COMMAND ...
                                                    run every combination of values and seeds, go on, compare
   plan STUDY [--topology v5e:16x16] [--json] [--figure FILE] [OPTIONS]
                                                    what a round needs: memory, network, time; here, or on TPUs elsewhere
-  evaluate RUN_DIR [--archive A]                   score a run's model on its test samples, or on another archive's
+  evaluate RUN_DIR [--archive A] [--best]          score a run's model on its test samples, or on another archive's
   predict RUN_DIR --input DIR --output DIR [--probabilities] [--stac] [OPTIONS]
                                                    map scenes with a run's model: GeoTIFFs and pictures
-  compare RUN_DIR... [--output FILE.png] [--target METRIC=VALUE] [--baseline NAME] [--folds FIELD]
+  compare RUN_DIR... [--output FILE.png] [--target METRIC=VALUE] [--baseline NAME] [--folds FIELD] [--validation]
                                                    show runs side by side, seeds of one configuration together
   report RUN_DIR                                   write report.html and figures/ again
   prepare SOURCE --output DIR [--workers N]        copy an archive into a TFDS data set that is read many times faster
   list studies|methods|algorithms|archives          show what there is to choose from
 
-`mmfl-jax run STUDY --help` lists the options; --debug shows the traceback of an error."""
+`mmfl-jax COMMAND --help` lists the options; --version tells the version, --debug shows the traceback of an error."""
 
 
 def _dispatch(arguments: list[str]) -> None:
     command, rest = (arguments[0], arguments[1:]) if arguments else ("--help", [])
     if command in ("-h", "--help"):
         print(USAGE)
+    elif command == "--version":
+        print(f"mmfl-jax {version('mmfl_jax')}")
     elif command in STUDY_COMMANDS:
+        if rest[:1] in (["-h"], ["--help"]):  # any study shows the options, its own values as defaults
+            rest = ["quickstart", *rest]
         if not rest or rest[0].startswith("-"):
             print(USAGE)
-            raise UserError(f"mmfl-jax {command} needs a STUDY first, such as quickstart")
+            raise UserError(f"{command} needs a STUDY first, such as quickstart")
         STUDY_COMMANDS[command](rest[0], rest[1:])
     elif command in COMMANDS:
         parse(COMMANDS[command], f"mmfl-jax {command}", rest)

@@ -62,7 +62,10 @@ def parse(target: Callable[..., T], prog: str, arguments: Sequence[str], default
     except SystemExit as left:
         if not left.code:
             raise
-        raise UserError(_unboxed(said.getvalue()) or f"{prog}: these arguments are not understood") from None
+        told = _unboxed(said.getvalue())
+        if told.startswith("Missing from"):
+            told = f"{prog.removeprefix('mmfl-jax ')} needs {', '.join(_required(target))}"
+        raise UserError(told or f"{prog}: these arguments are not understood") from None
     if surplus:
         raise UserError(_unknown(prog.removeprefix("mmfl-jax "), surplus, _flags(target)))
     return made() if found is not target else made
@@ -89,6 +92,18 @@ def _flags(target: Any) -> list[str]:
         groups = filter(dataclasses.is_dataclass, typing.get_type_hints(target).values())
         own += [field.name for group in groups for field in dataclasses.fields(group)]
     return [flag(name) for name in (*own, *(OPTIONS if "study" in names else ()), "help")]
+
+
+def _required(target: Any) -> list[str]:
+    """Return what has to be given, as a user writes it."""
+    hints, found = typing.get_type_hints(target, include_extras=True), []
+    for name, parameter in inspect.signature(target).parameters.items():
+        if parameter.default is parameter.empty:
+            kind = typing.get_args(hints[name])
+            choices = typing.get_args(kind[0]) if kind else ()
+            positional = "|".join(map(str, choices)) or name.upper()
+            found.append(positional if kind else f"{flag(name)} {name.upper()}")
+    return found
 
 
 def _unknown(prog: str, surplus: Sequence[str], known: Iterable[str]) -> str:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from tyro.conf import OmitArgPrefixes, UseAppendAction
 
+from mmfl_jax.archives.base import Archive
 from mmfl_jax.cli.arguments import parse
 from mmfl_jax.cli.streams import say
 from mmfl_jax.cpu_devices import give_threads, make_devices
 from mmfl_jax.errors import UserError
-from mmfl_jax.options import Count, Positive, options
+from mmfl_jax.options import Count, Positive, flag, options
 from mmfl_jax.study import Study, load_study
 
 
@@ -72,8 +74,10 @@ def run(reference: str, arguments: list[str]) -> None:
             chosen.compilation_cache.mkdir(parents=True, exist_ok=True)
         jax.config.update("jax_compilation_cache_dir", str(chosen.compilation_cache))
     simulation = Rounds(study)
-    for line in unused(study, simulation.federation.archive, given) if cluster.leads() else ():
-        say(line)
+    archive = simulation.federation.archive
+    if cluster.leads():
+        for line in (*unused(study, archive, given), *_limits(study, archive, given)):
+            say(line)
     quiet = chosen.quiet or not cluster.leads()
     homes, span = simulation.mesh.devices.shape
     if span > 1 and not quiet:
@@ -93,6 +97,16 @@ def run(reference: str, arguments: list[str]) -> None:
 
         Console().print(result_table(summary))
         print(f"report: {run_dir / 'report.html'}")
+
+
+def _limits(study: Study, archive: Archive, given: set[str]) -> Iterator[str]:
+    """Tell which limits of the study hold for an archive on disk, which a user would expect to be taken whole."""
+    limits = {"samples": study.data.samples}
+    if any(len(spec.shape) == 3 for spec in archive.modalities.values()):
+        limits["image_size"] = study.data.image_size
+    kept = [f"{flag(name)} {value}" for name, value in limits.items() if value and name not in given]
+    if kept and "archive" in given and ":" in study.data.archive:
+        yield f"{' and '.join(kept)} of this study hold for {study.data.archive} too; 0 takes all, at their own size"
 
 
 def _check_several(chosen: Run) -> None:
