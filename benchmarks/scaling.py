@@ -112,7 +112,7 @@ def layouts() -> dict[str, list[int]]:
 def padding_row(layout: str, sizes: list[int], chunk: int, devices: int) -> dict:
     """Return what one lay-out of the real sizes wastes, each client with one modality as the engine deals them.
 
-    ``padding_waste`` is the engine's: client-steps of lanes whose client has ended and after whom nobody waits.
+    ``padding_waste`` is the engine's: client-steps of seats whose client has ended and after whom nobody waits.
     ``device_waste`` adds the time that devices wait for the last one. Chunk 0 is the engine's choice on an accelerator:
     as many as are nearly always full.
     """
@@ -129,7 +129,7 @@ def padding_row(layout: str, sizes: list[int], chunk: int, devices: int) -> dict
         "layout": layout,
         "clients": len(sizes),
         "chunk": chunk,
-        "lanes": chunks,
+        "seats": chunks,
         "devices": devices,
         "client_steps": work.steps,
         "padding_waste": round(1 - work.steps / work.computed, 4),

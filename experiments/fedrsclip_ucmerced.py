@@ -3,7 +3,7 @@
 Command: mmfl-jax run fedrsclip_ucmerced --archive scenes:UCMerced_LandUse --clip clip-vit-base-patch32
   The first is the archive as published, a folder a class; the second a folder with model.safetensors, config.json and
   tokenizer.json of CLIP ViT-B/32. Image features are computed at the first run and kept.
-Result: not measured, neither archive nor weights were at hand
+Result: not measured
 """
 
 from mmfl_jax import Study

@@ -165,8 +165,8 @@ def page(runs: Path, before: str = "") -> str:
 
 
 _HEAD = """Written by `python experiments/results.py write RUNS`. A score is the mean over seeds, each of which draws
-    data, partition, weights and batches anew; a difference is paired by seed, with its 95 % interval of Student's t. An
-    interval that has 0 in it does not tell two rows apart, however far apart their means are. Scores on the twin say
+    data, partition, weights and batches anew; a difference is paired by seed, with its 95 % interval of Student's t. If
+    an interval contains 0, the data do not show a difference, whatever the means. Scores on the twin say
     nothing about real images. Seconds were taken beside other work: they do not compare rows."""
 
 
@@ -213,7 +213,9 @@ def _chosen(folder: Path, choice: Choice) -> str:
 def _machine(runs: list[RunRecord]) -> str:
     versions = runs[0].summary["versions"]
     seconds = sum(line["seconds"] for run in runs for line in run.rounds)
-    return f"JAX {versions.get('jax', '?')} on {versions.get('device', '?')}, {seconds / 60:.0f} minutes of rounds"
+    minutes = max(1, round(seconds / 60))
+    spent = f"{minutes} minute{'s' * (minutes != 1)} of rounds"
+    return f"JAX {versions.get('jax', '?')} on {versions.get('device', '?')}, {spent}"
 
 
 def _place(run: RunRecord, table: Table) -> list[int]:
@@ -235,7 +237,7 @@ def _told(rows: list[dict]) -> list[str]:
         if found["low"] is None:
             what = f"cannot be compared with {other} yet"
         elif found["low"] <= 0 <= found["high"]:
-            what = f"is not told apart from {other}"
+            what = f"does not differ significantly from {other}"
         else:
             what = f"is {'above' if found['mean'] > 0 else 'below'} {other}"
         told.append(

@@ -8,12 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from real_data import REAL_DATA
 
 from mmfl_jax import archives
 from mmfl_jax.archives.resampling import resize, weights
 from mmfl_jax.errors import UserError
 
-CANADA = Path(__file__).parents[2] / "shared" / "data" / "worldcereal_canada" / "worldcereal_canada.npz"
+CANADA = REAL_DATA / "worldcereal_canada" / "worldcereal_canada.npz"
 RNG = np.random.default_rng(0)
 
 

@@ -12,12 +12,12 @@ import rasterio
 from geotiffs import V1_PATCHES, V2_PATCHES, s1_name, write_band, write_v1, write_v2
 from hypothesis import given
 from hypothesis import strategies as st
+from real_data import REAL_DATA
 
 from mmfl_jax import archives
 from mmfl_jax.archives.bigearthnet import nomenclature
 from mmfl_jax.errors import UserError
 
-DATA = Path(__file__).parents[2] / "shared" / "data"
 V1_CSV = {"train.csv": [0], "val.csv": [1], "test.csv": [2]}
 
 
@@ -313,24 +313,27 @@ def test_tiles(name, tile):
     assert nomenclature.tile_of(name) == tile
 
 
-@pytest.mark.skipif(not (DATA / "bigearthnet_v1").exists(), reason="BigEarthNet samples are not here")
+@pytest.mark.skipif(not (REAL_DATA / "bigearthnet_v1").exists(), reason="BigEarthNet samples are not here")
 def test_real_v1():
-    archive = archives.open(f"bigearthnet:{DATA / 'bigearthnet_v1'}")
+    archive = archives.open(f"bigearthnet:{REAL_DATA / 'bigearthnet_v1'}")
     assert len(archive) == 6
     assert set(archive.attribute("country")) == {"Austria", "Finland", "Ireland", "Portugal"}
     assert -25 < archive.read("s1", np.arange(6)).mean() < -5
     assert 200 < archive.read("s2", np.arange(6)).mean() < 5000
 
 
-@pytest.mark.skipif(not (DATA / "bigearthnet_v2").exists(), reason="BigEarthNet samples are not here")
+@pytest.mark.skipif(not (REAL_DATA / "bigearthnet_v2").exists(), reason="BigEarthNet samples are not here")
 def test_real_v2():
-    reference = f"bigearthnet:{DATA / 'bigearthnet_v2'}"
+    reference = f"bigearthnet:{REAL_DATA / 'bigearthnet_v2'}"
     with pytest.raises(UserError, match="unpaired, 100 %"):
         archives.open(reference)
     archive = archives.open(reference, modalities=["s2"])
     assert archive.attribute("country").tolist() == ["Austria"]
     assert archive.read("s2", np.array([0])).shape == (1, 120, 120, 10)
-    table = pyarrow.parquet.read_table(DATA / "bigearthnet_v2" / "metadata.parquet", columns=["patch_id", "country"])
+    published = REAL_DATA / "bigearthnet_v2" / "metadata.parquet"
+    table = pyarrow.parquet.read_table(published, columns=["patch_id", "country"])
+        REAL_DATA / "bigearthnet_v2" / "metadata.parquet", columns=["patch_id", "country"]
+    )
     for row in table.slice(0, len(table)).take(np.arange(0, len(table), 997)).to_pylist():
         *_, tile, column, line = row["patch_id"].split("_")
         if tile != "T34TEN":

@@ -2,7 +2,6 @@
 
 import shutil
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pyarrow
@@ -10,13 +9,13 @@ import pyarrow.parquet
 import pytest
 import rasterio
 from lmdbs import bands_of, write_lmdb
+from real_data import REAL_DATA
 
 from mmfl_jax import archives
 from mmfl_jax.archives.bigearthnet.nomenclature import BAND_SIZES, tile_of
 from mmfl_jax.archives.prepared.prepare import prepare
 
-DATA = Path(__file__).parents[2] / "shared" / "data"
-V1, V2 = DATA / "bigearthnet_v1", DATA / "bigearthnet_v2"
+V1, V2 = REAL_DATA / "bigearthnet_v1", REAL_DATA / "bigearthnet_v2"
 pytestmark = pytest.mark.skipif(not (V1.exists() and V2.exists()), reason="BigEarthNet samples are not here")
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from real_data import REAL_DATA
 
 from mmfl_jax import Federation, archives
 from mmfl_jax.archives import scenes_names
@@ -17,7 +18,7 @@ from mmfl_jax.engine.normalizer import Normalizer
 from mmfl_jax.errors import UserError
 from mmfl_jax.models import clip
 
-REAL = Path(__file__).parents[2] / "shared" / "data" / "scenes"
+REAL = REAL_DATA / "scenes"
 
 
 def pixels(seed, height=20, width=24):

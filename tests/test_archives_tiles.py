@@ -3,18 +3,18 @@
 import json
 import shutil
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rasters import NAMES, image, labels, own, refusal, tree, write
+from real_data import REAL_DATA
 
 from mmfl_jax import Federation, archives
 from mmfl_jax.errors import UserError
 
-REAL = Path(__file__).parents[2] / "shared" / "data" / "tiles"
+REAL = REAL_DATA / "tiles"
 
 
 def opened(root, **options):

@@ -33,7 +33,7 @@ def test_waste_of_a_layout_by_hand(benchmark):
     assert row(1, 8)["device_waste"] == round(1 - 37 / 80, 4)
     # A chunk is never wider than the clients of its group.
     assert row(8, 1)["padding_waste"] == round(1 - 37 / (3 * 10 + 3 * 8), 4)
-    assert row(0, 1)["lanes"] == [2, 2]
+    assert row(0, 1)["seats"] == [2, 2]
     assert row(0, 1)["padding_waste"] < 0.1
 
 

@@ -3,7 +3,6 @@
 import io
 import json
 import os
-from pathlib import Path
 
 import numpy as np
 import pyarrow.csv
@@ -14,6 +13,7 @@ import rasterio.shutil
 from affine import Affine
 from maps_scenes import NORTH_UP, S1, S2, UTM, Local, optical, write_raster, write_scene
 from matplotlib.image import imread
+from real_data import REAL_DATA
 
 from mmfl_jax.archives.base import ModalitySpec
 from mmfl_jax.errors import UserError
@@ -21,7 +21,7 @@ from mmfl_jax.maps import MapOptions, predict_maps, write_table
 from mmfl_jax.maps.composites import Thumbnail, View, choose_view
 from mmfl_jax.maps.predict import CERTAIN
 
-TILES = Path(__file__).parents[2] / "shared" / "data" / "tiles"
+TILES = REAL_DATA / "tiles"
 
 
 def read(path):

@@ -15,7 +15,7 @@ def test_planner_counts_the_padding_it_makes():
     (plan,), work = planner.lay([np.arange(4)])
     assert plan.clients[0].tolist() == [0, 2, 3, 1]
     assert plan.steps[0].tolist() == [10, 5, 4, 1]
-    # One lane has the client of ten steps, the other those of five, four and one.
+    # One seat has the client of ten steps, the other those of five, four and one.
     assert work.metrics() == {"clients": 4, "client_steps": 20, "padding_waste": 0}
     assert work.turns.tolist() == [[3]]  # as soon as nobody waits, all go on until the last has ended
     (_,), work = Planner(steps, [3], planner.placement, most=[4]).lay([np.arange(4)])
@@ -43,7 +43,7 @@ def test_clients_are_dealt_to_devices_longest_first():
     st.integers(1, 9),
     st.randoms(use_true_random=False),
 )
-def test_every_client_has_one_home_and_every_member_one_lane(sizes, devices, random):
+def test_every_client_has_one_home_and_every_member_one_seat(sizes, devices, random):
     sizes = [np.array(values) for values in sizes]
     placement = Placement.of(sizes, sizes, devices)
     for homes, values in zip(placement.groups, sizes):

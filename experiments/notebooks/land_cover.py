@@ -49,7 +49,7 @@ from IPython.display import Image, display
 import mmfl_jax as mm
 from mmfl_jax.maps import predict_maps, predictor_of
 
-logging.getLogger("absl").setLevel("ERROR")  # checkpoints are read without a word
+logging.getLogger("absl").setLevel("ERROR")  # no log lines when checkpoints are read
 folder = Path(tempfile.mkdtemp())
 study = mm.Study.of(
     name="land_cover",

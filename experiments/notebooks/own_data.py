@@ -56,7 +56,7 @@ optical[rng.random((samples, 12)) < 0.3] = np.nan  # clouds: NaN is a missing va
 np.savez(
     folder / "crops.npz",
     label=crop,
-    class_names=np.array(["wheat", "maize", "rape", "grass"]),
+    class_names=np.array(["wheat", "maize", "rapeseed", "grass"]),
     radar=radar.astype(np.float32),
     optical=optical.astype(np.float32),
     farm=np.arange(samples) % 20,

@@ -38,7 +38,7 @@ def chunk_sizes(
 ) -> list[int]:
     """Return how many clients of each group a device trains at once.
 
-    Not more than fit into memory, and so few that the lanes of those that have ended early stand empty for a tenth of
+    Not more than fit into memory, and so few that the seats of those that have ended early stand empty for a tenth of
     the time at most.
 
     Args:
@@ -87,7 +87,7 @@ def widest(most: int, group: int, count: int, steps: Sequence[np.ndarray], place
         return planner.lay(members)[1].metrics()["padding_waste"]
 
     smaller = [2**n for n in reversed(range(most.bit_length())) if 2**n < most]
-    # Of one lane nothing stands empty, and nobody need lay out a round to know it.
+    # Of one seat nothing stands empty, and nobody need lay out a round to know it.
     return next(chunk for chunk in (most, *smaller) if chunk == 1 or padding(chunk) <= _PADDING)
 
 

@@ -48,7 +48,7 @@ class Work(NamedTuple):
     Attributes:
       clients: that take part.
       steps: their local steps.
-      computed: client-steps that all devices compute, whoever is in a lane or nobody.
+      computed: client-steps that all devices compute, whoever is in a seat or nobody.
       longest: client-steps of the busiest device.
       turns: ``[groups, devices]`` how often clients begin and end.
       lengths: ``[groups, devices]`` local steps of a chunk.

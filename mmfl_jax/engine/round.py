@@ -58,7 +58,7 @@ def train_turn(
     state: ServerState,
     data: GroupData,
     facts: Facts,
-    lanes: turns.Lanes,
+    seats: turns.Seats,
     clients: Array,
     steps: Array,
     kept: Kept,
@@ -70,7 +70,7 @@ def train_turn(
     Args:
       program, group, state, data: of the round.
       facts: of the clients, ``[chunk]`` each.
-      lanes: of the chunk.
+      seats: of the chunk.
       clients: ``[chunk]`` rows of the home device.
       steps: local steps of the turn.
       kept: what the clients keep, ``[chunk, ...]``.
@@ -85,15 +85,15 @@ def train_turn(
     client = lambda kept, facts: Client(program, group, state, kept, facts)
     rows_of = lambda step: jax.vmap(functools.partial(batch_rows, program, data))(clients, facts.seed, step)
     draw = lambda step, rows: jax.vmap(functools.partial(draw_batch, program, data))(clients, facts.seed, step, rows)
-    rows = rows_of(lanes.done)
-    begun = each(lambda k, f, b: begin(client(k, f), b))(kept, facts, draw(lanes.done, rows))
-    # A chunk of one has no other lanes: who is there begins and ends in this turn.
+    rows = rows_of(seats.done)
+    begun = each(lambda k, f, b: begin(client(k, f), b))(kept, facts, draw(seats.done, rows))
+    # A chunk of one has no other seats: who is there begins and ends in this turn.
     alone = len(clients) == 1
-    now = begun if alone else rows_where(lanes.done == 0, begun, now)
+    now = begun if alone else rows_where(seats.done == 0, begun, now)
 
     def body(i: Array, carry: tuple[Array, Training, Sums]) -> tuple[Array, Training, Sums]:
         rows, before, sums = carry
-        step = lanes.done + i
+        step = seats.done + i
         active = step < facts.steps
         batch = draw(step, rows)
         after, losses, output = each(lambda k, f, n, s, b: local_step(client(k, f), n, s, b))(
@@ -112,7 +112,7 @@ def train_turn(
     # Rows are carried from step to step: within a step XLA would compute them anew for every row of pixels.
     _, now, sums = jax.lax.fori_loop(0, steps, body, (rows, now, sums))
     message, new = each(lambda k, f, n: end(client(k, f), n))(kept, facts, now)
-    ended = (lanes.place >= 0) & (lanes.done + steps >= facts.steps)
+    ended = (seats.place >= 0) & (seats.done + steps >= facts.steps)
     good = ended & each(lambda m, k: finite((m, k["variables"])))(message, new)
     sums = {**sums, "skipped": sums["skipped"] + (ended & ~good).sum()}
     return () if alone else now, message, new, good, sums
@@ -168,24 +168,24 @@ def train_group(
     seeds = client_seeds(key, data.ids[index])
 
     def turn(carry: Any) -> Any:
-        lanes, now, table, sums = carry
-        lanes = turns.seated(lanes, plan.steps, count)
-        steps, place = turns.length(lanes, count, plan.multiple), jnp.maximum(lanes.place, 0)
-        clients, row = index[place], plan.kept[place]  # of an empty lane somebody's, which nobody looks at
+        seats, now, table, sums = carry
+        seats = turns.seated(seats, plan.steps, count)
+        steps, place = turns.length(seats, count, plan.multiple), jnp.maximum(seats.place, 0)
+        clients, row = index[place], plan.kept[place]  # of an empty seat somebody's, which nobody looks at
         attack = None if data.attack is None else data.attack[clients]
         size = data.sizes[clients].astype(jnp.float32)
         server = jnp.zeros_like(clients) if data.servers is None else data.servers[clients]
-        facts = Facts(size, lanes.steps, seeds[place], plan.delays[place], server, attack)
+        facts = Facts(size, seats.steps, seeds[place], plan.delays[place], server, attack)
         kept = jax.tree.map(lambda v: v[row], table)
         now, message, new, good, sums = train_turn(
-            program, group, state, data, facts, lanes, clients, steps, kept, now, sums
+            program, group, state, data, facts, seats, clients, steps, kept, now, sums
         )
         weight = jnp.where(good, size if program.weighting == "samples" else 1.0, 0.0)
         sums = add_messages(program, group, sums, message, weight, plan.slots[place])
-        return lanes._replace(done=lanes.done + steps), now, placed(table, jnp.where(good, row, -1), new), sums
+        return seats._replace(done=seats.done + steps), now, placed(table, jnp.where(good, row, -1), new), sums
 
-    lanes, now = turns.empty(plan.chunk), begun_by_nobody(program, group, state, data, plan.chunk)
-    carry = lanes, now, state.clients[group], sums
+    seats, now = turns.empty(plan.chunk), begun_by_nobody(program, group, state, data, plan.chunk)
+    carry = seats, now, state.clients[group], sums
     return jax.lax.while_loop(lambda carry: turns.go_on(carry[0], count), turn, carry)[2:]
 
 

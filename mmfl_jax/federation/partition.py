@@ -18,7 +18,7 @@ from mmfl_jax.federation.draws import Stream, generator
 from mmfl_jax.federation.ragged import offsets_of, stacked
 from mmfl_jax.tasks import task_of
 
-# As the sibling studies on BigEarthNet name them.
+# As the federated studies on BigEarthNet by Büyüktaş, Sumbul and Demir name them.
 PRESETS = {"ds1": "iid", "ds2": "by:country", "ds3": "by:country+season"}
 FORMS = "iid, dirichlet:ALPHA, by:ATTRIBUTE[+ATTRIBUTE], ds1, ds2 or ds3"
 

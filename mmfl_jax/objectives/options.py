@@ -22,7 +22,7 @@ class MIMOptions:
     mim_warmup: Count = 0
     """Rounds in which the weight of MIM rises from 0."""
     mim_momentum: ShareBelowOne = 0.0
-    """Share of what a slot of the server was that stays in it, where a round has filled it anew."""
+    """Momentum of what the server keeps for MIM: share of an old value that stays when a round updates it."""
     mim_temperature: Rate = 0.1
     """Temperature of InfoNCE."""
     mim_size: Positive = 64

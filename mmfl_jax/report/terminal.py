@@ -176,6 +176,10 @@ def _terminal_bar(total_rounds: int) -> Any:
     return Progress(rounds, *bar, TextColumn("{task.fields[note]}", markup=False), console=console)
 
 
+def _rounds(count: int | str) -> str:
+    return f"{count} round{'s' * (count != 1)}"
+
+
 def result_table(summary: Mapping[str, Any]) -> Table:
     """Return the final scores as a table: a row for each modality set, the bounds and the baseline.
 
@@ -187,7 +191,7 @@ def result_table(summary: Mapping[str, Any]) -> Table:
 
     evaluation, baseline = summary.get("evaluation") or {}, summary.get("baseline") or {}
     metrics = shown_metrics(evaluation)
-    table = Table(title=f"Test scores after {summary.get('rounds', '?')} rounds", title_justify="left")
+    table = Table(title=f"Test scores after {_rounds(summary.get('rounds', '?'))}", title_justify="left")
     table.add_column("modalities")
     for metric in metrics:
         table.add_column(METRICS[metric], justify="right")

@@ -52,14 +52,15 @@ class FederationOptions:
     """Federation: who has which samples, and who takes part."""
 
     partition: Annotated[str, AfterValidator(_partition)] = "ds2"
-    """How samples are dealt: iid, dirichlet:ALPHA, by:ATTRIBUTE[+ATTRIBUTE], ds1, ds2 or ds3."""
+    """How samples are dealt: iid (ds1), dirichlet:ALPHA, by:ATTRIBUTE[+ATTRIBUTE], such as by:country (ds2) or
+    by:country+season (ds3)."""
     clients: Count = 0
     """Number of clients (of owners, with split); 0 for the partition's own: a client a value, or 10."""
     modality_assignment: Annotated[str, AfterValidator(_assignment)] = "single"
     """Modalities of a client: single, all, mixed, split (each part becomes a client a modality), or rare:MODALITY (one
     client of ten holds it)."""
     test_split: str = "auto"
-    """Test samples: official, by:ATTRIBUTE[:FOLD/FOLDS], a share such as 0.2, or auto."""
+    """Test samples: official, by:ATTRIBUTE[:FOLD/FOLDS], a share such as 0.2, or auto (official, else 0.2)."""
     validation_share: ShareBelowOne = 0.0
     """Share of each client's samples held out for validation; 0 for an archive's official validation samples."""
     missing_modalities: ShareBelowOne = 0.0
@@ -122,7 +123,7 @@ class MethodOptions:
     calibration_strength: Weight = 1.0
     """Strength of the logit adjustment."""
     private: str = ""
-    """Words that make variables private, such as norm or head (comma between)."""
+    """Words, such as norm,head: variables whose names contain one stay with the client."""
     model: ModelOptions = dataclasses.field(default_factory=ModelOptions)
     mim: MIMOptions = dataclasses.field(default_factory=MIMOptions)
     task: TaskOptions = dataclasses.field(default_factory=TaskOptions)
@@ -171,7 +172,7 @@ class TrainingOptions:
 
 @options
 class ExecutionOptions:
-    """Execution: devices, memory, evaluation and checkpoints; none of it changes what is computed."""
+    """Execution: devices, memory, evaluation and checkpoints; none of it changes the training."""
 
     chunk_size: Count = 0
     """Clients that a device trains at once; 0 to choose by platform, memory and how unlike clients are."""
@@ -180,8 +181,8 @@ class ExecutionOptions:
     devices_per_client: Count = 0
     """Devices that share each client's images and batches; 0 to choose: more than one where clients are few."""
     client_memory: Literal["auto", "device", "host"] = "auto"
-    """Where what clients keep lies: on their device, or on the host, in a file, and a round's clients' on the device;
-    auto chooses the host where it would take more than half of a device's memory."""
+    """Where client state lies: device, or host, in a file from which the cohort's is copied to the device; auto is the
+    host where it would take more than half of a device's memory."""
     stream_mb: Count = 0
     """Keep at most this many MB of training images on the device, and stream clients in waves; 0 keeps all there."""
     evaluation_moments: Literal["pooled", "own"] = "pooled"

@@ -95,10 +95,10 @@ def _costs(rows: Sequence[Row]) -> _Sheet | None:
         "rounds": lambda row: _rounds_text(row["target"]["rounds"]["mean"]),
         "bytes": lambda row: scaled_text(row["target"]["bytes"]["mean"], "B"),
         "simulated time": lambda row: seconds_text(row["target"]["simulated_seconds"]["mean"]),
-        "FLOP in all": lambda row: scaled_text(row["total_flops"]["mean"]),
+        "FLOP of the whole run": lambda row: scaled_text(row["total_flops"]["mean"]),
         "ε": lambda row: scaled_text(row["epsilon"]["mean"]),
     }
-    for column, key in (("simulated time", "simulated_seconds"), ("FLOP in all", "total_flops"), ("ε", "epsilon")):
+    for column, key in (("simulated time", "simulated_seconds"), ("FLOP of the whole run", "total_flops"), ("ε", "epsilon")):
         if not any(is_number(row[key]["mean"]) for row in rows):
             del columns[column]
     cells = [[[write(row)] for write in columns.values()] for row in rows]
