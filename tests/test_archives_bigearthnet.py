@@ -332,8 +332,6 @@ def test_real_v2():
     assert archive.read("s2", np.array([0])).shape == (1, 120, 120, 10)
     published = REAL_DATA / "bigearthnet_v2" / "metadata.parquet"
     table = pyarrow.parquet.read_table(published, columns=["patch_id", "country"])
-        REAL_DATA / "bigearthnet_v2" / "metadata.parquet", columns=["patch_id", "country"]
-    )
     for row in table.slice(0, len(table)).take(np.arange(0, len(table), 997)).to_pylist():
         *_, tile, column, line = row["patch_id"].split("_")
         if tile != "T34TEN":

@@ -98,7 +98,8 @@ def _costs(rows: Sequence[Row]) -> _Sheet | None:
         "FLOP of the whole run": lambda row: scaled_text(row["total_flops"]["mean"]),
         "ε": lambda row: scaled_text(row["epsilon"]["mean"]),
     }
-    for column, key in (("simulated time", "simulated_seconds"), ("FLOP of the whole run", "total_flops"), ("ε", "epsilon")):
+    costs = {"simulated time": "simulated_seconds", "FLOP of the whole run": "total_flops", "ε": "epsilon"}
+    for column, key in costs.items():
         if not any(is_number(row[key]["mean"]) for row in rows):
             del columns[column]
     cells = [[[write(row)] for write in columns.values()] for row in rows]
