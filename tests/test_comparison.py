@@ -283,7 +283,7 @@ def test_tables_as_they_are_printed(tmp_path, monkeypatch, capsys):
     assert "mf+fw+mim Micro F1 0.318 ±.006 0.318 ±.006 0.636 ±.011 5 MB" in lines
     assert "fedavg, 2 rounds, seeds 0 1 2 Macro F1 0.159 ±.003 0.159 ±.003 0.318 ±.006 0.50 s/round" in lines
     assert "Until Micro F1 of s1+s2 reaches 0.500, at an evaluation" in lines
-    assert "run reached rounds bytes simulated time FLOP in all ε" in lines
+    assert "run reached rounds bytes simulated time FLOP of the whole run ε" in lines
     assert "mf 3 of 3 2 5 MB 1 min 20 s 4 G 8" in lines
     assert "Difference from mf, runs paired by seed, with its 95 % t-interval" in lines
     difference = "+.126 [+.123, +.129]"
@@ -318,5 +318,5 @@ def test_tables_in_markdown(tmp_path):
         r"| 0.225 ±.035<br>0.113 ±.018 | 0.450 ±.071<br>0.225 ±.035 | 200 B<br>0.50 s/round |"
     )
     assert "| **c**<br>1 pair | Micro F1<br>Macro F1 | +.150<br>+.075 | +.150<br>+.075 | +.300<br>+.150 |" in lines
-    assert "| run | reached | rounds | bytes | FLOP in all |" in lines  # neither a clock nor privacy
+    assert "| run | reached | rounds | bytes | FLOP of the whole run |" in lines  # neither a clock nor privacy
     assert "| **c** | 1 of 1 | 1 | 200 B | - |" in lines
