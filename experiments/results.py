@@ -11,6 +11,7 @@ import os
 import re
 import shlex
 import sys
+from collections import Counter
 from pathlib import Path
 
 from mmfl_jax.cli import main
@@ -150,7 +151,7 @@ TABLES = {
 
 
 def page(runs: Path, before: str = "") -> str:
-    """Return RESULTS.md of the sweeps in a folder, with the sections of a page before for tables without runs there."""
+    """Return RESULTS.md of the sweeps in a folder, with a page's sections from before for tables not measured there."""
     kept = dict(re.findall(r"^## ([^\n]+)\n\n(.*?)(?=\n## |\n\Z)", before, flags=re.MULTILINE | re.DOTALL))
     parts, missing = ["# Results\n", " ".join(_HEAD.split()) + "\n"], []
     for name, table in TABLES.items():
@@ -173,12 +174,13 @@ _HEAD = """Written by `python experiments/results.py write RUNS`. A score is the
 
 def _section(folder: Path, table: Table) -> str:
     runs = [read_run(path.parent) for path in folder.glob("*/summary.json")]
-    if not runs:
+    planned = math.prod(len(text.split(",")) for text in table.vary)
+    seeds = Counter(tuple(_place(run, table)) for run in runs)
+    if len(seeds) < planned or min(seeds.values()) < 2:  # some row could not be compared at all
         return ""
     runs.sort(key=lambda run: (_place(run, table), run.config["seed"]))
     rows = compare([run.path for run in runs])
-    planned = table.seeds * math.prod(len(text.split(",")) for text in table.vary)
-    facts = f"`{_shown(folder.name, table)}`, {len(runs)} of {planned} runs; {_machine(runs)}\n"
+    facts = f"`{_shown(folder.name, table)}`, {len(runs)} of {planned * table.seeds} runs; {_machine(runs)}\n"
     return "\n".join([facts, comparison_markdown(rows), *_told(rows), *_own(rows), ""])
 
 

@@ -50,6 +50,9 @@ def test_the_page_is_of_the_runs_alone(results, tmp_path, monkeypatch):
     assert results.page(tmp_path / "elsewhere", page) == page  # where there are no runs, what is known stays
     (tmp_path / "methods" / "mf-seed2" / "summary.json").unlink()
     assert "8 of 9 runs" in results.page(tmp_path, page)
+    (tmp_path / "methods" / "mf-seed1" / "summary.json").unlink()
+    assert results.page(tmp_path, page) == page  # one seed of a row tells nothing: what was known stays
+    assert "- Which? `mmfl-jax sweep" in results.page(tmp_path)
 
 
 def test_options_are_chosen_by_validation_and_only_then_meet_the_test(results, tmp_path, monkeypatch):
@@ -96,13 +99,13 @@ def test_a_table_that_fails_does_not_keep_the_next_from_being_measured(results, 
 
     def main(command):
         ran.append(command[-1])
-        if command[-1].endswith("twin-gap"):
+        if command[-1].endswith("twin-rare"):
             sys.exit(2)
 
     monkeypatch.setattr(results, "main", main)
-    with pytest.raises(UserError, match="runs failed in twin-gap; the same command tries them again"):
-        results.run(tmp_path, ["twin-gap", "twin-pairs"])
-    assert ran == [str(tmp_path / "twin-gap"), str(tmp_path / "twin-pairs")]
+    with pytest.raises(UserError, match="runs failed in twin-rare; the same command tries them again"):
+        results.run(tmp_path, ["twin-rare", "twin-pairs"])
+    assert ran == [str(tmp_path / "twin-rare"), str(tmp_path / "twin-pairs")]
 
 
 def test_every_table_is_made_of_sweeps_that_can_be_made(results):
