@@ -102,7 +102,7 @@ def test_bounds_stand_beside_the_run(study, folder, capsys):
     assert {found["communication"]["total_bytes"] for found in own.values()} == {0}
     assert len({found["state_sha256"] for found in [summary, *own.values()]}) == 3
     assert "bound: all samples pooled" in (path / "report.html").read_text()
-    assert "bound: local" in capsys.readouterr().out
+    assert "bounds: centralized is training on all" in capsys.readouterr().out
 
 
 def test_a_class_that_nobody_has_does_no_harm(run_dir):

@@ -281,9 +281,9 @@ def test_tables_as_they_are_printed(tmp_path, monkeypatch, capsys):
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     assert "run score s1 s2 s1+s2 cost" in lines
     assert "mf+fw+mim Micro F1 0.318 ±.006 0.318 ±.006 0.636 ±.011 5 MB" in lines
-    assert "fedavg, 2 rounds, seeds 0 1 2 Macro F1 0.159 ±.003 0.159 ±.003 0.318 ±.006 0.50 s/round" in lines
+    assert "fedavg, 2 rounds, seeds 0 1 2 Macro F1 0.159 ±.003 0.159 ±.003 0.318 ±.006 0.50 s" in lines
     assert "Until Micro F1 of s1+s2 reaches 0.500, at an evaluation" in lines
-    assert "run reached rounds bytes simulated time FLOP of the whole run ε" in lines
+    assert "run reached rounds bytes simulated time FLOP, whole run ε" in lines
     assert "mf 3 of 3 2 5 MB 1 min 20 s 4 G 8" in lines
     assert "Difference from mf, runs paired by seed, with its 95 % t-interval" in lines
     difference = "+.126 [+.123, +.129]"
@@ -292,14 +292,25 @@ def test_tables_as_they_are_printed(tmp_path, monkeypatch, capsys):
     assert all((tmp_path / f"all{kind}.png").read_bytes()[:4] == b"\x89PNG" for kind in ("", "-bytes", "-time"))
 
 
-def test_tables_fit_into_100_columns_whole(tmp_path):
+@pytest.mark.parametrize("width", [80, 100])
+def test_tables_fit_whole(tmp_path, width):
     from rich.console import Console
 
     rows = report.compare(many_runs(tmp_path))
     with (tmp_path / "out.txt").open("w") as file:
-        for table in report.comparison_tables(rows):
+        for table in report.comparison_tables(rows, width):
             # Nothing is cut: the table asks for no more than there is.
-            assert Console(width=200, file=file).measure(table).minimum <= 100
+            assert Console(width=200, file=file).measure(table).minimum <= width
+
+
+def test_in_a_narrow_terminal_intervals_stand_under_their_differences(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    main(["compare", *map(str, many_runs(tmp_path))])
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    first = next(i for i, line in enumerate(lines) if line.startswith("mf+fw+mim Micro F1 +"))
+    assert lines[first].endswith("+.126")
+    assert lines[first + 1].endswith("[+.123, +.129]")
+    assert lines[first + 2].startswith("Macro F1")
 
 
 def test_tables_in_markdown(tmp_path):
@@ -315,8 +326,8 @@ def test_tables_in_markdown(tmp_path):
     assert lines[2:4] == ["| run | score | s1 | s2 | s1+s2 | cost |", "| --- | --- | ---: | ---: | ---: | ---: |"]
     assert lines[4] == (
         r"| **a\|b**<br>unified, mf, 1 round, seeds 0 1 | Micro F1<br>Macro F1 | 0.225 ±.035<br>0.113 ±.018 "
-        r"| 0.225 ±.035<br>0.113 ±.018 | 0.450 ±.071<br>0.225 ±.035 | 200 B<br>0.50 s/round |"
+        r"| 0.225 ±.035<br>0.113 ±.018 | 0.450 ±.071<br>0.225 ±.035 | 200 B<br>0.50 s |"
     )
     assert "| **c**<br>1 pair | Micro F1<br>Macro F1 | +.150<br>+.075 | +.150<br>+.075 | +.300<br>+.150 |" in lines
-    assert "| run | reached | rounds | bytes | FLOP of the whole run |" in lines  # neither a clock nor privacy
+    assert "| run | reached | rounds | bytes | FLOP, whole run |" in lines  # neither a clock nor privacy
     assert "| **c** | 1 of 1 | 1 | 200 B | - |" in lines

@@ -383,7 +383,9 @@ def test_bounds_and_privacy_are_shown(tmp_path):
         console = Console(width=160, record=True, file=file)
         console.print(report.result_table(summary))
     text = console.export_text()
-    assert [text.count(f"bound: {name}") for name in ("centralized, s1+s2", "local, s1 ", "local, s2 ")] == [1, 1, 1]
+    rows = [line.split("  ")[0].strip() for line in text.splitlines()]
+    assert [rows.count(name) for name in ("centralized", "local, s1", "local, s2")] == [1, 1, 1]
+    assert "bounds: centralized is training on all samples pooled" in text
     summary["bounds"]["local"] = [0.1]
     (run / "summary.json").write_text(json.dumps(summary))
     with pytest.raises(UserError, match=r"summary.json: bounds.local: input should be"):
@@ -413,6 +415,13 @@ def test_result_table_has_a_row_for_each_modality_set_and_the_baseline(tmp_path)
         console = Console(width=120, record=True, file=file)
         console.print(report.result_table(json.loads((run / "summary.json").read_text())))
         console.print(report.result_table({}))
+        # Nothing is cut in a terminal of usual width.
+        assert (
+            Console(width=200, file=file)
+            .measure(report.result_table(json.loads((run / "summary.json").read_text())))
+            .minimum
+            <= 80
+        )
     text = console.export_text()
     assert [name in text for name in (*SETS, "Micro F1", "mAP", "the 2 most frequent labels")] == [True] * 6
 

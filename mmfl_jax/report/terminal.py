@@ -186,13 +186,21 @@ def result_table(summary: Mapping[str, Any]) -> Table:
     Args:
       summary: the contents of ``summary.json``, with ``evaluation`` and, where known, ``bounds`` and ``baseline``.
     """
+    from rich import box
     from rich.table import Table
     from rich.text import Text
 
     evaluation, baseline = summary.get("evaluation") or {}, summary.get("baseline") or {}
     metrics = shown_metrics(evaluation)
-    table = Table(title=f"Test scores after {_rounds(summary.get('rounds', '?'))}", title_justify="left")
-    table.add_column("modalities")
+    table = Table(
+        title=f"Test scores after {_rounds(summary.get('rounds', '?'))}",
+        title_justify="left",
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+    )
+    table.add_column("modalities", min_width=len("centralized"))
     for metric in metrics:
         table.add_column(METRICS[metric], justify="right")
     fused = fused_set(evaluation)
@@ -204,11 +212,13 @@ def result_table(summary: Mapping[str, Any]) -> Table:
         notes.append(f"{skipped_text(skipped)} left out: not finite")
     if privacy := summary.get("privacy"):
         notes.append(f"client-level privacy: epsilon {privacy['epsilon']:.3g} at delta {privacy['delta']:.3g}")
-    table.caption = "\n".join(notes) or None
     for name, held, scores in shown_bounds(summary):
-        bound = Text(f"bound: {name}, {held}")
+        bound = Text(name if held == fused else f"{name}, {held}")
         table.add_row(bound, *(score_text(scores.get(metric)) for metric in metrics), style="dim")
+    if summary.get("bounds"):
+        notes.append("bounds: centralized is training on all samples pooled, local is each client alone")
     if baseline:
-        rule = Text(f"baseline: {baseline.get('rule') or 'fixed prediction'}")
-        table.add_row(rule, *(score_text(baseline.get(metric)) for metric in metrics), style="dim")
+        table.add_row("baseline", *(score_text(baseline.get(metric)) for metric in metrics), style="dim")
+        notes.append(f"baseline: {baseline.get('rule') or 'fixed prediction'}")
+    table.caption = "\n".join(notes) or None
     return table

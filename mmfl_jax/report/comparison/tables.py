@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 # Sets beside which differences with their intervals still fit into 100 columns.
 _MOST_SETS = 3
+# Columns of a terminal that is wide enough for an interval beside its difference.
+_WIDE = 100
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,9 +49,17 @@ def comparison_table(rows: Sequence[Row]) -> Table:
     return _for_terminal(_scores(rows))
 
 
-def comparison_tables(rows: Sequence[Row]) -> list[Table]:
-    """Return scores, cost to the target and paired differences as tables for the terminal, those that say something."""
-    return [_for_terminal(sheet) for sheet in _sheets(rows)]
+def comparison_tables(rows: Sequence[Row], width: int | None = None) -> list[Table]:
+    """Return scores, cost to the target and paired differences as tables for the terminal, those that say something.
+
+    Args:
+      rows: of ``compare``.
+      width: columns of the terminal, None for this one's; in a narrow one intervals stand under their differences.
+    """
+    from rich.console import Console
+
+    narrow = (width or Console().width) < _WIDE
+    return [_for_terminal(_narrowed(sheet) if narrow else sheet) for sheet in _sheets(rows)]
 
 
 def comparison_markdown(rows: Sequence[Row]) -> str:
@@ -77,12 +87,12 @@ def _scores(rows: Sequence[Row]) -> _Sheet:
             *([_statistic_text(row["scores"].get(s, {}).get(m)) for m in metrics] for s in sets),
             [
                 scaled_text(row["total_bytes"]["mean"], "B"),
-                f"{seconds_text(row['seconds_per_round']['mean'])}/round",
+                seconds_text(row["seconds_per_round"]["mean"]),
             ],
         ]
         for row in rows
     ]
-    title = "Scores by modalities present, mean ± standard deviation"
+    title = "Scores by modalities present, mean ± standard deviation; cost: bytes in all, time of a round"
     return _sheet(title, ["score", *sets, "cost"], rows, cells, _facts)
 
 
@@ -95,10 +105,10 @@ def _costs(rows: Sequence[Row]) -> _Sheet | None:
         "rounds": lambda row: _rounds_text(row["target"]["rounds"]["mean"]),
         "bytes": lambda row: scaled_text(row["target"]["bytes"]["mean"], "B"),
         "simulated time": lambda row: seconds_text(row["target"]["simulated_seconds"]["mean"]),
-        "FLOP of the whole run": lambda row: scaled_text(row["total_flops"]["mean"]),
+        "FLOP, whole run": lambda row: scaled_text(row["total_flops"]["mean"]),
         "ε": lambda row: scaled_text(row["epsilon"]["mean"]),
     }
-    costs = {"simulated time": "simulated_seconds", "FLOP of the whole run": "total_flops", "ε": "epsilon"}
+    costs = {"simulated time": "simulated_seconds", "FLOP, whole run": "total_flops", "ε": "epsilon"}
     for column, key in costs.items():
         if not any(is_number(row[key]["mean"]) for row in rows):
             del columns[column]
@@ -176,6 +186,16 @@ def _without_zero(value: float, sign: str = "") -> str:
     return f"{value:{sign}.3f}".replace("0.", ".", 1) if abs(value) < 1 else f"{value:{sign}.3f}"
 
 
+def _narrowed(sheet: _Sheet) -> _Sheet:
+    """Return a sheet whose differences have their intervals in a line of their own."""
+    if not any(" [" in line for _, _, cells in sheet.rows for cell in cells for line in cell):
+        return sheet
+    split = lambda cell: [part for line in cell for part in (*line.split(" ", 1), "")[:2]]
+    under = lambda label: [part for line in label for part in (line, "")]
+    rows = [(name, facts, [under(label), *map(split, cells)]) for name, facts, (label, *cells) in sheet.rows]
+    return dataclasses.replace(sheet, rows=rows)
+
+
 def _for_terminal(sheet: _Sheet) -> Table:
     from rich import box
     from rich.table import Table
@@ -191,7 +211,7 @@ def _for_terminal(sheet: _Sheet) -> Table:
         leading=int(lines > 1),
         pad_edge=False,
     )
-    table.add_column("run", overflow="fold", min_width=16)
+    table.add_column("run", overflow="fold", min_width=10)
     for position, head in enumerate(sheet.head):
         table.add_column(head, justify="left" if position < sheet.left else "right", no_wrap=True)
     for name, facts, cells in sheet.rows:
