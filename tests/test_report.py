@@ -385,7 +385,7 @@ def test_bounds_and_privacy_are_shown(tmp_path):
     text = console.export_text()
     rows = [line.split("  ")[0].strip() for line in text.splitlines()]
     assert [rows.count(name) for name in ("centralized", "local, s1", "local, s2")] == [1, 1, 1]
-    assert "bounds: centralized is training on all samples pooled" in text
+    assert "bounds: centralized is training on all samples pooled" in " ".join(text.split())
     summary["bounds"]["local"] = [0.1]
     (run / "summary.json").write_text(json.dumps(summary))
     with pytest.raises(UserError, match=r"summary.json: bounds.local: input should be"):
