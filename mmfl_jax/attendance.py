@@ -127,14 +127,14 @@ class Attendance:
         if self._program.algorithm.pooled or self._program.algorithm.isolated:
             return {"bytes_up": 0, "bytes_down": 0}
         traffic = [self.traffic(g, chosen) for g, chosen in enumerate(cohort.members)]
-        asked = cohort.members
-        if self._late is None:
-            asked = self._participation.by_group(self._participation.chosen(round_number))
+        part = self._participation
+        late = self._late is not None
+        asked = part.by_group(self._asynchronous(round_number).begun if late else part.chosen(round_number))
         down = sum(int(self.traffic(g, chosen)[1].sum()) for g, chosen in enumerate(asked))
         row: dict[str, Any] = {"bytes_up": sum(int(up.sum()) for up, _ in traffic), "bytes_down": down}
         if self._program.algorithm.servers:
             row["bytes_between_servers"] = costs.server_bytes(self._program, self._state, round_number + 1)
-        if self._late is not None:
+        if late:
             before = self._asynchronous(round_number - 1).time if round_number else 0.0
             row["simulated_seconds"] = self._asynchronous(round_number).time - before
         elif self._clock is not None:

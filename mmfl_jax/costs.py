@@ -38,7 +38,7 @@ def client_bytes(program: Program, state: ServerState, data: GroupData, group: i
     """
     message = dict(message_shapes(program, state, data, group))
     moments = float_bytes(message.pop("moments"))
-    up = program.algorithm.transform.bytes(message) + moments
+    up = program.algorithm.transform.bytes_up(message) + moments
     names, broadcast = program.sent(group)[0], jax.eval_shape(program.algorithm.broadcast, state.algorithm)
     foreign = state.params.keys() - set(names)  # of what goes by a parameter's name, a client needs what it holds
     needed = [
@@ -46,7 +46,8 @@ def client_bytes(program: Program, state: ServerState, data: GroupData, group: i
         for path, leaf in jax.tree_util.tree_leaves_with_path(broadcast)
         if not foreign.intersection(getattr(part, "key", None) for part in path)
     ]
-    down = float_bytes({n: state.params[n] for n in names}) + moments + float_bytes(needed)
+    received = float_bytes({n: state.params[n] for n in names}) if program.algorithm.received else 0
+    down = received + moments + float_bytes(needed)
     for objective in program.objectives:
         numbers = objective.numbers(state.objectives[objective.name], program.groups[group], places)
         up, down = up + _FLOAT * numbers[0], down + _FLOAT * numbers[1]
@@ -64,7 +65,8 @@ def server_bytes(program: Program, state: ServerState, round_number: int) -> int
         round_number: of the round.
     """
     algorithm = program.algorithm
-    through = float_bytes((state.stats, state.objectives))
+    stats = {n: v for n, v in state.stats.items() if not program.is_private(n)}
+    through = float_bytes((stats, state.objectives))
     due = round_number % algorithm.period == 0
     return 2 * algorithm.servers * (through + due * float_bytes(program.exchanged(state.params)))
 

@@ -87,7 +87,7 @@ class Rounds:
         sizes.check_rounds(study, self.repeats)
         if algorithm.pooled:
             self._steps = [np.ones_like(s) for s in self._steps]
-        # Samples in one place neither drop out nor lag.
+        # Samples in one place neither drop out nor lag, and no owner is hostile there.
         who = study.federation
         self._participation = Participation.of(
             self._clients,
@@ -105,7 +105,8 @@ class Rounds:
         self._place_on_devices()
         self.state = self._initial_state(make)
         features = jax.eval_shape(self._output, self.state).features is not None
-        algorithm.check(setting_of(study, self.program, self._participation, features))
+        most_steps = int(max(s.max() for s in self._steps))
+        algorithm.check(setting_of(study, self.program, self._participation, features, most_steps))
         examples = [self.execution.example(g) for g in range(len(self.program.groups))]
         #: Who takes part in which round, and what travels.
         self.attendance = Attendance(
@@ -171,7 +172,7 @@ class Rounds:
             places=self.program.by_place,
             calibration=study.method.logit_calibration,
             calibration_strength=study.method.calibration_strength,
-            attack=attack_of(study, federation),
+            attack=None if self.program.algorithm.pooled else attack_of(study, federation),
             servers=self.servers,
         )
         most = list(self._participation.most)
@@ -283,6 +284,7 @@ class Rounds:
         metrics = {n: float(np.mean([row[n] for row in found])) for n in found[0]}
         metrics["skipped_clients"] = int(sum(row["skipped_clients"] for row in found))
         seconds = time.perf_counter() - begin
+        cost = {**cost, "client_steps": cost["client_steps"] * self.repeats}
         return {"round": number + 1, **metrics, "seconds": seconds, **cost, **self.attendance.sent(number, cohort)}
 
     def evaluate(self, archive: Archive | None = None) -> dict[str, dict[str, Any]]:

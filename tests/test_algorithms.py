@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 from devices import run_on_devices
+from federations import ragged_federation, simulation
 from flax import nnx
 from references import algorithms as references
 from references.problem import full_cohorts, make_cohorts, make_problem, optimum
@@ -370,6 +371,14 @@ def test_epsilon_is_dp_accountings():
         ("median+krum", {}, "krum takes the place of the mean, and another reduction did so already"),
         ("moon:nu=1", {}, "moon has no option for 'nu=1'; it has mu=1.0, temperature=0.5"),
         ("fedprox:x", {}, "fedprox's mu must be a number such as 0.01, not 'x'"),
+        ("dp_fedavg+median", {"weighting": "uniform"}, "median would undo what dp_fedavg bounds"),
+        ("dp_fedavg+int8", {"weighting": "uniform"}, "compression goes before it, as in int8[+]dp_fedavg"),
+        ("ifca+norm_clip", {}, "norm_clip does not fit, for a message of ifca has a place for"),
+        ("ifca+median", {}, "median does not fit, for a message of ifca"),
+        ("fedexp+top_k:0.3", {}, "top_k does not fit, for the server's step compares changes with their squares"),
+        ("fednova+secure_sum:28", {}, "steps of 8 clients may come to 8, but sums of 28 fractional bits reach 8"),
+        ("fedbn", {}, "keeps 'norm' with clients, but the model has nothing of that name"),
+        ("fedbuff:buffer=4+krum:bad=1", {"speed": "constant:1"}, "krum needs 5 clients in a round"),
     ],
 )
 def test_what_cannot_be_is_refused_in_one_line(algorithm, options, line):
@@ -377,6 +386,61 @@ def test_what_cannot_be_is_refused_in_one_line(algorithm, options, line):
 
     with pytest.raises(UserError, match=line):
         engine(problem(), algorithm, **options)
+
+
+def test_samples_in_one_place_are_of_nobody_hostile():
+    sims = [engine(problem(), "centralized", attack=attack) for attack in ("none", "sign_flip", "nan")]
+    for sim in sims:
+        assert sim.run_round()["skipped_clients"] == 0
+    assert sims[0].digest() == sims[1].digest() == sims[2].digest()
+
+
+def test_warm_up_counts_rounds_where_the_server_takes_many_steps():
+    federation = ragged_federation([40, 40], [("s1", "s2")] * 2)
+    options = {"method": "mf+mim", "mim_positives": "pairs", "algorithm": "centralized", "mim_warmup": 4, "rounds": 4}
+    sims = [simulation(federation, mim_weight=weight, **options) for weight in (0.1, 0.2)]
+    assert sims[0].program.repeats == sims[0].repeats == 5
+    for equal in (True, False):  # in the first round the weight is 0
+        assert [sim.run_round()["client_steps"] for sim in sims] == [5, 5]
+        assert (sims[0].digest() == sims[1].digest()) == equal
+
+
+def test_a_federation_that_is_given_is_taken_as_it_is():
+    from mmfl_jax import UserError
+
+    for options in ({"attack": "label_flip"}, {"label_noise": 0.1}, {"labelled_share": 0.5}):
+        with pytest.raises(UserError, match="alters the samples of an archive that the study opens; a federation that"):
+            engine(problem(), "fedavg", **options)
+
+
+def test_what_an_asynchronous_or_pooled_algorithm_ignores_is_told():
+    from mmfl_jax.study.unused import unused
+
+    federation = ragged_federation([9, 9], [("s1",), ("s2",)])
+    told = lambda algorithm, **options: unused(
+        Study.of(algorithm=algorithm, **options), federation.archive, set(options)
+    )
+    (line,) = told("fedbuff:buffer=2", participation="0.5")
+    assert line == "--participation '0.5' changes nothing: --algorithm fedbuff:buffer=2 takes whoever is first"
+    lines = told("centralized", participation="0.5", dropout=0.5, stragglers=0.5, server_schedule="cosine")
+    assert [line.partition(" ")[0] for line in lines] == [
+        *("--participation", "--dropout", "--stragglers", "--server-schedule"),
+    ]
+
+
+def test_clients_that_drop_out_have_received_the_model():
+    for algorithm, options in (("fedavg", {"participation": "4"}), ("fedbuff:buffer=4", {"speed": "constant:10"})):
+        sim = engine(problem(), algorithm, dropout=0.6, **options)
+        rows = [sim.run_round() for _ in range(15)]
+        up, down = (sum(row[name] for row in rows) for name in ("bytes_up", "bytes_down"))
+        assert 1.8 < down / up < 3.5  # two and a half times as many as report
+
+
+def test_models_that_no_client_uses_do_not_travel():
+    sim = engine(problem(), "ifca:clusters=3")
+    for group, size in enumerate((3 * 3 + 3, 4 * 3 + 3)):
+        up, down = client_bytes(sim.program, sim.state, sim.execution.example(group), group)
+        assert (up, down) == (4 * (size + 1), 4 * 3 * size)
 
 
 def test_the_server_clips_what_hostile_clients_send():

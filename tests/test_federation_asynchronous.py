@@ -2,6 +2,7 @@
 
 import itertools
 import time
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -39,7 +40,8 @@ def test_promises_hold(schedule):
     found = rounds(schedule, 40)
     began = [0.0] * (len(found) + 1)  # when each version came to be
     last = np.full(len(schedule.seconds), -1)
-    for version, (members, delays, when) in enumerate(found):
+    asked: Counter[int] = Counter()
+    for version, (members, delays, when, begun) in enumerate(found):
         assert len(members) == len(delays) == schedule.buffer
         assert members.tolist() == sorted(set(members.tolist()))
         assert 0 <= delays.min() <= delays.max() <= schedule.max_delay
@@ -51,6 +53,10 @@ def test_promises_hold(schedule):
         assert (started > last[members]).all()
         assert all(when >= began[s] + schedule.seconds[m] - 1e-9 for s, m in zip(started, members))
         last[members] = version
+        asked.update(begun.tolist())
+        asked.subtract(members.tolist())
+        assert min(asked.values()) >= 0  # nobody reports who has not begun
+        assert schedule.dropout or sum(asked.values()) <= schedule.concurrency + schedule.buffer * schedule.max_delay
 
 
 @settings(max_examples=50, deadline=None)
@@ -67,9 +73,10 @@ def test_without_delay_the_rounds_are_those_of_fedavg():
     """Whatever the speeds: every round has the cohort of the synchronous one, and takes as long as its slowest."""
     seconds = speeds(50)
     clock = 0.0
-    for number, (members, delays, when) in enumerate(rounds(Schedule.of(seconds, 8, 8, 0, seed=5), 30)):
+    for number, (members, delays, when, begun) in enumerate(rounds(Schedule.of(seconds, 8, 8, 0, seed=5), 30)):
         assert members.tolist() == sample_cohort(50, 8, 5, number).tolist()
         assert not delays.any()
+        assert sorted(begun.tolist()) == members.tolist()
         clock += seconds[members].max()
         assert when == pytest.approx(clock)
     everybody = rounds(Schedule.of(seconds, 50, 50, 0), 3)
@@ -77,9 +84,10 @@ def test_without_delay_the_rounds_are_those_of_fedavg():
 
 
 def test_equal_speeds_make_synchronous_rounds_without_waiting():
-    for number, (members, delays, when) in enumerate(rounds(Schedule.of(np.full(50, 3.0), 8, 8, 9, seed=5), 30)):
+    for number, (members, delays, when, begun) in enumerate(rounds(Schedule.of(np.full(50, 3.0), 8, 8, 9, seed=5), 30)):
         assert members.tolist() == sample_cohort(50, 8, 5, number).tolist()
         assert not delays.any()
+        assert sorted(begun.tolist()) == members.tolist()
         assert when == 3.0 * (number + 1)
 
 

@@ -125,7 +125,7 @@ def test_everybody_may_drop_out():
 
 
 def test_stragglers_do_a_share_of_their_steps():
-    made = participation("30", stragglers=0.4, straggler_steps=(0.2, 0.6), seed=5)
+    made = participation("30", stragglers=0.4, seed=5)
     shares = []
     for number in range(400):
         members = made.members(number)
@@ -137,14 +137,14 @@ def test_stragglers_do_a_share_of_their_steps():
     found = np.concatenate(shares)
     slow = found[found < 1]
     assert abs(len(slow) / len(found) - 0.4) < 0.03
-    assert 0.2 - 1e-9 <= slow.min() < 0.21
-    assert 0.59 < slow.max() <= 0.6
-    assert abs(slow.mean() - 0.4) < 0.01
+    assert slow.min() < 0.01
+    assert slow.max() > 0.99
+    assert abs(slow.mean() - 0.5) < 0.02
 
 
 def test_a_straggler_does_at_least_one_step():
-    made = participation("all", stragglers=1.0, straggler_steps=(0.0, 0.1))
-    assert made.steps(0, np.arange(60), np.full(60, 3)).tolist() == [1] * 60
+    made = participation("all", stragglers=1.0)
+    assert set(made.steps(0, np.arange(60), np.full(60, 3)).tolist()) == {1, 2}
     plain = participation("all")
     assert plain.steps(0, np.arange(60), np.arange(60)).tolist() == list(range(60))
 
@@ -197,9 +197,6 @@ def test_references(reference, expected):
         ({"dropout": -0.1}, "--dropout -0.1 is no share"),
         ({"dropout": float("nan")}, "--dropout nan is no share"),
         ({"stragglers": 1.1}, "--stragglers 1.1 is no share; from 0 to 1"),
-        ({"straggler_steps": (0.5, 0.2)}, "--straggler-steps 0.5 0.2: needs 0 <= LOW <= HIGH <= 1, and HIGH above 0"),
-        ({"straggler_steps": (0.0, 0.0)}, "--straggler-steps 0 0: needs"),
-        ({"straggler_steps": (0.0, 2.0)}, "--straggler-steps 0 2: needs"),
     ],
 )
 def test_participation_that_cannot_be(options, message):

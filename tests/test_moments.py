@@ -4,7 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmfl_jax.engine.moments import about, pooled
+from mmfl_jax.algorithms import find
+from mmfl_jax.engine.moments import about, feasible, pooled
 
 CHANNELS, GROUP = 6, 3
 
@@ -66,3 +67,27 @@ def test_one_client_gets_its_own_moments_back(weights):
     found = average([mine], centre, weights)
     for name, value in mine.items():
         np.testing.assert_allclose(found[name], value, rtol=1e-4, atol=1e-4)
+
+
+def test_a_median_of_covariances_is_made_one_that_can_be():
+    rng = np.random.default_rng(0)
+    centre = {"n/mean": jnp.zeros(4), "n/cov": jnp.eye(4)[None], "m/mean": jnp.zeros(3), "m/var": jnp.ones(3)}
+    combine, worst = find("median").reduce.combine, 0.0
+    for _ in range(30):
+        each = []
+        for _ in range(5):
+            mixed = rng.normal(size=(4, 1)) @ rng.normal(size=(1, 4)) + 0.3 * rng.normal(size=(4, 4))
+            x = rng.normal(size=(400, 4)) @ mixed.T + rng.normal(size=4)
+            y = 0.1 * rng.normal(size=(400, 3)) + 2 * rng.normal(size=3)
+            stats = {"n/mean": x.mean(0), "n/cov": np.cov(x.T)[None], "m/mean": y.mean(0), "m/var": y.var(0)}
+            each.append(about(centre, {n: jnp.asarray(v, jnp.float32) for n, v in stats.items()}))
+        stack = {"moments": {n: jnp.stack([one[n] for one in each]) for n in each[0]}}
+        found = pooled(centre, combine(stack, jnp.ones(5))["moments"])
+        worst = min(worst, float(np.linalg.eigvalsh(found["n/cov"]).min()), float(found["m/var"].min()))
+        made = feasible(found)
+        assert np.linalg.eigvalsh(made["n/cov"]).min() > -1e-5
+        assert made["m/var"].min() >= 0
+        np.testing.assert_array_equal(made["n/mean"], found["n/mean"])
+    assert worst < -0.01  # without it
+    kept = {"n/mean": jnp.zeros(4), "n/cov": jnp.asarray([[[2, 1, 0, 0], [1, 2, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]]])}
+    np.testing.assert_allclose(feasible(kept)["n/cov"], kept["n/cov"], atol=1e-6)

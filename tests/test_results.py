@@ -126,7 +126,7 @@ def test_every_table_is_made_of_sweeps_that_can_be_made(results):
         for study in points:
             check(study)
             training = study.training
-            setting = Setting(training.client_optimizer, "samples", 10, 10, {}, 1.0, training.rounds, True, True, ())
+            setting = Setting(training.client_optimizer, "samples", 10, 10, 9, {}, 1.0, training.rounds, True, True, ())
             find(study.algorithm.algorithm).check(setting)  # SCAFFOLD needs SGD, ...
         assert len(points) % table.seeds == 0
         assert len(points) >= 2 * table.seeds

@@ -130,3 +130,10 @@ def test_baseline_answers_the_class_of_most_pixels():
     assert found["confusion"] == [[2, 0, 0], [3, 0, 0], [5, 0, 0]]
     assert found["miou"] == pytest.approx(0.2 / 3)
     assert "every pixel" in found["rule"]
+
+
+def test_pixels_of_a_batch_are_counted_beyond_what_float32_can():
+    labels = np.zeros((3, 2500, 2500), np.uint8)  # 18.75 million of one class: sums of ones in float32 end at 16.8
+    logits = jnp.broadcast_to(jnp.array([1.0, 0.0], jnp.float32), (*labels.shape, 2))
+    found = jax.jit(find("pixel", 2).measure)(logits, labels)
+    assert found.sums["confusion"].tolist() == [[labels.size, 0], [0, 0]]

@@ -42,4 +42,23 @@ def test_int8_is_without_bias_and_off_by_less_than_a_level():
     assert references.int8_faults(x.astype(np.float64) / level, np.round(draws[0] / level)) == []
     np.testing.assert_allclose(draws / level, np.round(draws / level), atol=1e-4)
     assert references.int8_bias(x.astype(np.float64) / level, draws / level) < 5
-    assert transform.bytes({"change": {"w": x}}) == 40 + 4
+    assert transform.bytes_up({"change": {"w": x}}) == 40 + 4
+
+
+def test_bytes_are_those_of_all_transforms_together():
+    message = {"change": {"w": np.zeros(1000, np.float32)}}
+    clip, int8, top_k, sign = transforms.clip(1.0), transforms.int8(8), transforms.top_k(0.01), transforms.sign()
+    size = lambda *chained: transforms.chain(*chained).bytes_up(message)
+    assert size(clip) == 4000
+    assert size(int8, clip) == size(clip, int8) == 1004
+    assert size(sign, clip) == 125 + 4
+    assert size(top_k, clip) == 10 * (4 + 4)
+    assert size(top_k, int8) == 10 * (4 + 1) + 4  # places, values of a byte, and their scale
+    assert transforms.chain(top_k).bytes_up({"control": message["change"]}) == 4000  # only changes are sparse
+
+
+def test_clipping_leaves_numbers_about_a_client():
+    message = {"change": {"w": jnp.full(4, 3.0)}, "steps": {"w": jnp.float32(60)}}
+    sent, _ = transforms.clip(1.0, ("steps",)).encode(message, {}, jax.random.key(0))
+    np.testing.assert_allclose(sent["change"]["w"], 0.5, rtol=1e-6)
+    assert sent["steps"]["w"] == 60

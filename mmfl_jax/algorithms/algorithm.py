@@ -114,6 +114,9 @@ class Algorithm(NamedTuple):
       step: ``(params, local) -> carry`` after a step; ``params`` are those before it.
       message: ``(params, local) -> (message, memory)``: fields that each hold a value by the parameter's name.
       personal: ``(params, memory, broadcast) -> params`` that a client uses itself.
+      received: whether clients use the parameters that go down; where not, they do not travel.
+      counts: fields of the message that are numbers about a client, and no part of a model: clipping leaves them.
+      indivisible: why a message cannot be clipped, compressed or combined with others by itself; empty where it can.
       transform: of the message on its way up.
       reduce: of the cohort's messages.
       private: words whose variables stay with the client, beside the study's own.
@@ -142,6 +145,9 @@ class Algorithm(NamedTuple):
     step: Callable[[Params, Local], Any] = lambda params, local: local.carry
     message: Callable[[Params, Local], tuple[Message, Any]] = change
     personal: Callable[[Params, Any, Any], Params] = lambda params, memory, broadcast: params
+    received: bool = True
+    counts: tuple[str, ...] = ()
+    indivisible: str = ""
     transform: Transform = Transform()
     reduce: Reduce = Reduce()
     private: tuple[str, ...] = ()

@@ -32,4 +32,7 @@ def fedexp(epsilon: float = 1e-3) -> Algorithm:
         rate = jnp.maximum(1.0, squares / (2 * (square_norm(mean) + epsilon))) * aggregate.rate
         return {n: p + rate * mean[n] for n, p in params.items()}, state
 
-    return Algorithm(message=message, update=update)
+    # Clipped or compressed, the change would no longer be the one whose square was sent.
+    return Algorithm(
+        message=message, update=update, indivisible="the server's step compares changes with their squares"
+    )

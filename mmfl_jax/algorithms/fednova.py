@@ -30,4 +30,4 @@ def fednova() -> Algorithm:
         value = aggregate.value
         return {n: p + aggregate.rate * value["steps"][n] * value["change"][n] for n, p in params.items()}, state
 
-    return Algorithm(message=message, update=update, check=plain_sgd("FedNova", "momentum"))
+    return Algorithm(message=message, update=update, counts=("steps",), check=plain_sgd("FedNova", "momentum"))

@@ -50,8 +50,10 @@ def ifca(clusters: int = 2, deviation: float = 0.1) -> Algorithm:
         for n, m in models.items():
             share = value["share"][n].reshape(-1, *[1] * params[n].ndim)
             new[n] = m + aggregate.rate * value["change"][n] / jnp.where(share > 0, share, 1)
-        most = jnp.argmax(sum(value["share"].values()))
-        return model(new, most), new
+        shares = sum(value["share"].values(), jnp.zeros(clusters))
+        served = model(new, jnp.argmax(shares))
+        heard = shares.sum() > 0  # else the server has no reason to use another model
+        return {n: jnp.where(heard, served[n], p) for n, p in params.items()}, new
 
     def check(setting: Setting) -> None:
         if not 2 <= clusters <= setting.clients:
@@ -68,6 +70,9 @@ def ifca(clusters: int = 2, deviation: float = 0.1) -> Algorithm:
         # Zeros of the models that were not trained do not travel; the number of the one that was does.
         transform=Transform(bytes=lambda message: float_bytes(message["change"]) // clusters + FLOAT_BYTES),
         personal=lambda params, memory, broadcast: {n: broadcast[n][memory["cluster"]] for n in params},
+        received=False,
+        counts=("share",),
+        indivisible="a message of ifca has a place for the change of each cluster's model",
         keeps_unseen=False,
         check=check,
     )

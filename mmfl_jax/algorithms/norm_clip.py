@@ -15,11 +15,11 @@ def norm_clip(algorithm: Algorithm, norm: float = 1.0) -> Algorithm:
     Travels: as before. Use it against huge updates; it bounds what one client can do, and does not tell good from bad.
 
     Args:
-      norm: Euclidean, of the whole message; about the median of honest clients' norms.
+      norm: Euclidean, of the whole message (but numbers of steps); about the median of honest clients' norms.
 
     References:
       Sun et al., "Can You Really Backdoor Federated Learning?", 2019 (arXiv 1911.07963).
     """
     if not norm > 0:
         raise UserError(f"--algorithm norm_clip: norm must be positive, not {norm}")
-    return algorithm._replace(transform=chain(algorithm.transform, clip(norm)))
+    return algorithm._replace(transform=chain(algorithm.transform, clip(norm, algorithm.counts)))

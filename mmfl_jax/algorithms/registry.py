@@ -113,8 +113,22 @@ def find(reference: str, **context: Any) -> Algorithm:
         if known[name].modifies:
             if algorithm.servers:
                 raise UserError(f"--algorithm {reference!r}: hierarchical comes last, and goes with no other modifier")
-            algorithm = _made(known[name], options, context, algorithm)
+            modified = _made(known[name], options, context, algorithm)
+            _check_modified(reference, name, algorithm, modified)
+            algorithm = modified
     return algorithm
+
+
+def _check_modified(reference: str, name: str, before: Algorithm, after: Algorithm) -> None:
+    """Raise UserError for a modifier that undoes what the algorithm before it promises, or cannot read its message."""
+    if before.privacy and name not in ("norm_clip", "secure_sum"):  # which enlarge no message
+        raise UserError(
+            f"--algorithm {reference!r}: {name} would undo what dp_fedavg bounds; compression goes before it, as in "
+            "int8+dp_fedavg"
+        )
+    changes = after.transform != before.transform or after.reduce.combine != before.reduce.combine
+    if before.indivisible and changes:
+        raise UserError(f"--algorithm {reference!r}: {name} does not fit, for {before.indivisible}")
 
 
 def _listed(known: dict[str, Entry]) -> str:

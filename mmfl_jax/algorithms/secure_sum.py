@@ -31,6 +31,12 @@ def secure_sum(algorithm: Algorithm, bits: int = 20) -> Algorithm:
         raise UserError("--algorithm: secure_sum adds the messages of clients, and a bound has none")
 
     def check(setting: Setting) -> None:
+        largest = setting.cohort * (setting.steps if "steps" in algorithm.counts else 1)
+        if algorithm.counts and largest >= 2 ** (31 - bits):
+            raise UserError(
+                f"--algorithm secure_sum: {' and '.join(algorithm.counts)} of {setting.cohort} clients may come to "
+                f"{largest}, but sums of {bits} fractional bits reach {2 ** (31 - bits)}; give fewer bits"
+            )
         if setting.sums:
             raise UserError(
                 f"--algorithm secure_sum hides the message, but {', '.join(setting.sums)} sends sums of its own; "

@@ -15,6 +15,7 @@ class Setting:
       weighting: of clients, as the study asks for it.
       clients: in the federation.
       cohort: of a round, at most.
+      steps: local steps of a client in a round, at most.
       holders: how many clients hold each exchanged parameter, by name.
       rate: the probability that a client takes part in a round; None where cohorts are of a fixed size below all.
       rounds: of the study.
@@ -27,6 +28,7 @@ class Setting:
     weighting: str
     clients: int
     cohort: int
+    steps: int
     holders: Mapping[str, int]
     rate: float | None
     rounds: int

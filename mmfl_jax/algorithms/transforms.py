@@ -26,22 +26,55 @@ def float_bytes(message: Any) -> int:
     return FLOAT_BYTES * sum(math.prod(x.shape) for x in jax.tree.leaves(message))
 
 
+class Wire(NamedTuple):
+    """Say what travels of an array of ``n`` numbers.
+
+    Attributes:
+      numbers: ``n -> how many`` of them.
+      beside: ``n -> bytes`` beside them, such as places or a scale.
+      bits: of each number.
+      fields: of the message that it holds for; None for all.
+    """
+
+    numbers: Callable[[int], int] = lambda n: n
+    beside: Callable[[int], int] = lambda n: 0
+    bits: int = 8 * FLOAT_BYTES
+    fields: tuple[str, ...] | None = None
+
+
 class Transform(NamedTuple):
     """Hold the functions of a transform; the default is the identity.
 
     Attributes:
       memory: ``params -> memory`` that a client keeps for it, before its first round.
       encode: ``(message, memory, key) -> (message, memory)``, the message as the server decodes it.
-      bytes: ``message -> int``: what travels, from shapes alone.
+      wires: what travels of an array, each on top of the one before.
+      bytes: ``message -> int``, from shapes alone, for a message of which not all travels; None to go by ``wires``.
     """
 
     memory: Callable[[Params], Any] = lambda params: {}
     encode: Callable[[Message, Any, Array], tuple[Message, Any]] = lambda message, memory, key: (message, memory)
-    bytes: Callable[[Message], int] = float_bytes
+    wires: tuple[Wire, ...] = ()
+    bytes: Callable[[Message], int] | None = None
+
+    def bytes_up(self, message: Message) -> int:
+        """Return the bytes that travel of a message, from shapes alone."""
+        if self.bytes is not None:
+            return self.bytes(message)
+        return sum(self._array(field, x) for field, value in message.items() for x in jax.tree.leaves(value))
+
+    def _array(self, field: str, x: Any) -> int:
+        if not x.shape:
+            return FLOAT_BYTES
+        n = math.prod(x.shape)
+        wires = [w for w in self.wires if w.fields is None or field in w.fields]
+        sent = min((w.numbers(n) for w in wires), default=n)
+        bits = min((w.bits for w in wires), default=8 * FLOAT_BYTES)
+        return (sent * bits + 7) // 8 + sum(w.beside(n) for w in wires)
 
 
 def chain(*transforms: Transform) -> Transform:
-    """Return the transforms one after the other; the last one says the bytes."""
+    """Return the transforms one after the other."""
 
     def memory(params: Params) -> Any:
         return tuple(t.memory(params) for t in transforms)
@@ -53,20 +86,21 @@ def chain(*transforms: Transform) -> Transform:
             kept.append(m)
         return message, tuple(kept)
 
-    return Transform(memory, encode, transforms[-1].bytes)
+    return Transform(memory, encode, tuple(w for t in transforms for w in t.wires))
 
 
-def clip(norm: float) -> Transform:
-    """Scale the whole message down to at most ``norm`` (Euclidean, over all its fields and names)."""
+def clip(norm: float, counts: tuple[str, ...] = ()) -> Transform:
+    """Scale the whole message down to at most ``norm`` (Euclidean, over its fields but ``counts``, and all names)."""
 
-    def encode(message: Message, memory: Any, key: Array) -> tuple[Message, Any]:
+    def encode(whole: Message, memory: Any, key: Array) -> tuple[Message, Any]:
+        message = {field: value for field, value in whole.items() if field not in counts}
         # By the largest value first: squares of a message of 1e30 would overflow.
         largest = [jnp.abs(x).max(initial=0.0) for x in jax.tree.leaves(message)]
         most = jnp.maximum(functools.reduce(jnp.maximum, largest, jnp.float32(0)), 1e-30)
         squares = sum((((x / most) ** 2).sum() for x in jax.tree.leaves(message)), jnp.float32(0))
         length = most * jnp.sqrt(squares)
         factor = jnp.minimum(1.0, norm / length)
-        return jax.tree.map(lambda x: x * factor, message), memory
+        return {**whole, **jax.tree.map(lambda x: x * factor, message)}, memory
 
     return Transform(encode=encode)
 
@@ -88,14 +122,10 @@ def int8(bits: int = 8) -> Transform:
         sent = [rounded(i, x) if x.ndim else x for i, x in enumerate(leaves)]
         return jax.tree.unflatten(tree, sent), memory
 
-    def size(message: Message) -> int:
-        leaves = jax.tree.leaves(message)
-        return sum(FLOAT_BYTES + (math.prod(x.shape) * bits + 7) // 8 if x.shape else FLOAT_BYTES for x in leaves)
-
-    return Transform(encode=encode, bytes=size)
+    return Transform(encode=encode, wires=(Wire(beside=lambda n: FLOAT_BYTES, bits=bits),))
 
 
-def _with_error_feedback(compress: Callable[[Array], Array], size: Callable[[Any], int]) -> Transform:
+def _with_error_feedback(compress: Callable[[Array], Array], wire: Wire) -> Transform:
     """Return a biased compressor of ``change`` whose error is kept and added to the next change."""
 
     def encode(message: Message, memory: Params, key: Array) -> tuple[Message, Params]:
@@ -103,11 +133,7 @@ def _with_error_feedback(compress: Callable[[Array], Array], size: Callable[[Any
         sent = {n: compress(x) for n, x in wanted.items()}
         return {**message, "change": sent}, {n: wanted[n] - sent[n] for n in sent}
 
-    def bytes_up(message: Message) -> int:
-        rest = {field: value for field, value in message.items() if field != "change"}
-        return float_bytes(rest) + sum(size(x) for x in jax.tree.leaves(message["change"]))
-
-    return Transform(lambda params: jax.tree.map(jnp.zeros_like, params), encode, bytes_up)
+    return Transform(lambda params: jax.tree.map(jnp.zeros_like, params), encode, (wire._replace(fields=("change",)),))
 
 
 def top_k(fraction: float) -> Transform:
@@ -124,12 +150,11 @@ def top_k(fraction: float) -> Transform:
         flat = x.reshape(-1)
         return jnp.zeros_like(flat).at[places].set(flat[places]).reshape(x.shape)
 
-    def size(x: Any) -> int:
-        numbers = math.prod(x.shape)
-        # Where sending all of an array is shorter than values and places, all of it is sent.
-        return FLOAT_BYTES * min(numbers, 2 * max(1, math.ceil(fraction * numbers)))
-
-    return _with_error_feedback(compress, size)
+    count = lambda n: max(1, math.ceil(fraction * n))
+    # Where sending all of an array is shorter than values and places, all of it is sent.
+    sparse = lambda n: 2 * count(n) < n
+    wire = Wire(lambda n: count(n) if sparse(n) else n, lambda n: FLOAT_BYTES * count(n) if sparse(n) else 0)
+    return _with_error_feedback(compress, wire)
 
 
 def sign() -> Transform:
@@ -138,4 +163,4 @@ def sign() -> Transform:
     With error feedback (EF-signSGD; Karimireddy et al., "Error Feedback Fixes SignSGD", ICML 2019).
     """
     compress = lambda x: jnp.abs(x).mean() * jnp.sign(x) if x.size else x
-    return _with_error_feedback(compress, lambda x: FLOAT_BYTES + (math.prod(x.shape) + 7) // 8)
+    return _with_error_feedback(compress, Wire(beside=lambda n: FLOAT_BYTES, bits=1))

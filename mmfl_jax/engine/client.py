@@ -146,7 +146,7 @@ class _Forward:
         total = losses["task"]
         for objective in program.objectives:
             losses[objective.name] = objective.loss(output, batch, state.objectives[objective.name])
-            total = total + objective.weight_at(state.round) * losses[objective.name]
+            total = total + objective.weight_at(state.round // program.repeats) * losses[objective.name]
         return Result(total, losses, values(model)[1], output)
 
 

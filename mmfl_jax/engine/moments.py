@@ -45,6 +45,23 @@ def about(centre: Mapping[str, Array], stats: Mapping[str, Array]) -> dict[str, 
     return out
 
 
+def feasible(stats: Mapping[str, Array]) -> dict[str, Array]:
+    """Return statistics whose variances and covariances can be some: negative eigenvalues become 0.
+
+    Averages need none of this. A median of covariances, taken number by number, may have negative eigenvalues.
+    """
+
+    def one(name: str, value: Array) -> Array:
+        if _mean_name(name) is None:
+            return value
+        if value.ndim == 1:
+            return jnp.maximum(value, 0)
+        eigenvalues, vectors = jnp.linalg.eigh(value)
+        return jnp.einsum("gij,gj,gkj->gik", vectors, jnp.maximum(eigenvalues, 0), vectors, precision="highest")
+
+    return {name: one(name, value) for name, value in stats.items()}
+
+
 def pooled(centre: Mapping[str, Array], moments: Mapping[str, Array]) -> dict[str, Array]:
     """Return means and (co)variances from averaged moments about ``centre``; the inverse of :func:`about`."""
     out = {}

@@ -51,6 +51,7 @@ class Program:
         of it where it is spread over several.
       weighting: of clients in averages: ``samples`` or ``uniform``.
       span: devices that share each client's samples and batches.
+      repeats: steps of the server in a round of the study: more than one where all samples are in one place.
     """
 
     task: Task
@@ -72,6 +73,7 @@ class Program:
     augmentation: Callable[..., tuple[dict[str, Array], Array]] = lambda images, labels, key, spread: (images, labels)
     weighting: str = "samples"
     span: int = 1
+    repeats: int = 1
 
     @classmethod
     def of(

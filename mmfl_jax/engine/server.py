@@ -127,6 +127,8 @@ def finish(
     if program.algorithm.keeps_unseen:  # also under a server optimizer with momentum
         updated = {n: jnp.where(weight[n] > 0, updated[n], v) for n, v in params.items()}
     pooled = moments.pooled(state.stats, averaged)
+    if program.algorithm.reduce.combine is not None:
+        pooled = moments.feasible(pooled)
     stats = {n: jnp.where(weight[n] > 0, v, state.stats[n]) for n, v in pooled.items()}
     new = dataclasses.replace(
         state,

@@ -165,20 +165,22 @@ class Evaluator:
         stats: Variables,
         frozen: Variables | None = None,
         tuned_on: Evaluator | None = None,
+        sets: Sequence[tuple[str, ...]] | None = None,
     ) -> dict[str, dict[str, Any]]:
-        """Return the scores of every modality set by name.
+        """Return the scores of every modality set, or of some, by name.
 
         Args:
             params, stats, frozen: of the model.
             tuned_on: has the samples on which the task tunes what its answers hang on; None to tune nothing.
+            sets: of modalities; None for all.
 
         Raises:
             Diverged: where answers are not finite.
         """
-        found = self.measured(params, stats, frozen)
+        found = self.measured(params, stats, frozen, sets)
         scores = {name: self.task.scores(self.table, measured) for name, measured in found.items()}
         if tuned_on is not None:
-            seen = found if tuned_on is self else tuned_on.measured(params, stats, frozen)
+            seen = found if tuned_on is self else tuned_on.measured(params, stats, frozen, sets)
             for name, measured in found.items():
                 scores[name] |= self.task.tuned_scores((tuned_on.table, seen[name]), self.table, measured)
         return scores

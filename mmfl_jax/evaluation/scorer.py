@@ -23,6 +23,8 @@ from mmfl_jax.federation.placement import Placement
 
 # Test samples scored at once: images or series, and vectors, of which a model of texts wants many at once.
 _BATCH, _BATCH_VECTORS = 256, 8192
+# Pixels scored at once, at most: of images of more than 128 x 128 fewer go together, for what a model makes of them.
+_PIXELS = 2**22
 # One batch size for all clients: those of any size share one compilation.
 _CLIENT_BATCH = 32
 # Clients of a group whose own models are scored where each learns alone.
@@ -62,7 +64,7 @@ class Scorer:
         self._owners = owners
         self._mesh, self._rows = mesh, [homes.positions for homes in placement.groups]
         self._program, self._federation, self._clients, self._normalizer = program, federation, clients, normalizer
-        self._batch = _BATCH_VECTORS if on_features else _BATCH
+        self._batch = _BATCH_VECTORS if on_features else _batch_of(federation.archive)
         # Of what no client holds the model knows nothing: it is not scored.
         self._held = tuple(m for m in federation.archive.modalities if any(m in held for held in program.groups))
         self._own: Evaluator | None = None  # keeps test images on the device
@@ -75,7 +77,7 @@ class Scorer:
         else:
             _check_alike(self._federation.archive, archive)
             samples = np.arange(len(archive)) if archive.splits is None else np.flatnonzero(archive.splits == "test")
-            evaluator = self._evaluator(samples, _BATCH, archive=archive)
+            evaluator = self._evaluator(samples, _batch_of(archive), archive=archive)
         return self._scored(state, evaluator, self._of_validation() if evaluator.task.tunes else None)
 
     def validation(self, state: ServerState) -> Scores:
@@ -116,7 +118,9 @@ class Scorer:
         """
         if archive is not None:
             _check_alike(self._federation.archive, archive)
-        evaluator = self._evaluator(samples, min(_BATCH, len(samples)), archive=archive)
+        evaluator = self._evaluator(
+            samples, min(_batch_of(archive or self._federation.archive), len(samples)), archive=archive
+        )
         return evaluator.probabilities(*self._program.evaluation_variables(state), state.frozen, seen)
 
     def test_tiles(self, state: ServerState) -> np.ndarray:
@@ -163,7 +167,9 @@ class Scorer:
             seen = chosen if tuned_on is evaluator else tuned_on and tuned_on.with_modalities(*of_group)
             for i in range(min(len(group.ids), _ALONE)):
                 params, stats = self._program.client_variables(state, g, int(self._rows[g][i]))
-                found.setdefault(name, []).append(chosen.evaluate(params, stats, state.frozen, seen)[name])
+                found.setdefault(name, []).append(
+                    chosen.evaluate(params, stats, state.frozen, seen, [group.modalities])[name]
+                )
         mean = lambda rows, key: np.mean([row[key] for row in rows]).item()
         numbers = lambda row: [k for k, v in row.items() if isinstance(v, int | float)]
         return {name: {key: mean(rows, key) for key in numbers(rows[0])} for name, rows in found.items()}
@@ -215,3 +221,11 @@ def _check_alike(own: Archive, other: Archive) -> None:
         channels = other.modalities[m].channels
         if channels != spec.channels and set(channels) == set(spec.channels):
             raise UserError(f"archive {other.name}: modality {m} has channels {channels}, not {spec.channels}")
+
+
+def _batch_of(archive: Archive) -> int:
+    """Return how many samples of an archive are scored at once."""
+    most = max(
+        (spec.shape[0] * spec.shape[1] for spec in archive.modalities.values() if len(spec.shape) == 3), default=1
+    )
+    return max(1, min(_BATCH, _PIXELS // most))

@@ -40,11 +40,13 @@ class AsynchronousRound(NamedTuple):
       members: ``[buffer]`` sorted numbers of clients.
       delays: ``[buffer]`` steps that the server took since each of them began, 0 to ``max_delay``.
       time: simulated seconds since the first round began.
+      begun: numbers of the clients that began, and so received the model, since the step before; of any delay.
     """
 
     members: np.ndarray
     delays: np.ndarray
     time: float
+    begun: np.ndarray
 
 
 class _Update(NamedTuple):
@@ -143,6 +145,7 @@ class _Server:
         self.idle = list(range(self.clients))
         self.place = list(range(self.clients))
         self.coins = generator(schedule.seed, Stream.UPDATES)
+        self.asked: list[int] = []  # since the last step
 
     def play(self) -> Iterator[AsynchronousRound]:
         self._invite()
@@ -177,6 +180,7 @@ class _Server:
             heapq.heappush(self.queue, (self.now + self.seconds[client], self.begun, update))
             self.counts[0, 0] += 1
             self.begun += 1
+            self.asked.append(client)
 
     def _draw(self) -> int:
         """Take somebody out of those who hold no update."""
@@ -221,4 +225,5 @@ class _Server:
         self.version += 1
         self._invite()
         order = np.argsort(members)
-        return AsynchronousRound(members[order], delays[order], self.now)
+        asked, self.asked = np.array(self.asked, np.int64), []
+        return AsynchronousRound(members[order], delays[order], self.now, asked)

@@ -100,7 +100,6 @@ class Participation:
       groups: ``[clients of the group]`` numbers of the clients of each group.
       dropout: chance that a client that was chosen does not report.
       stragglers: chance that a client does only some of its steps in a round.
-      straggler_steps: least and greatest share of its steps that a straggler does.
       seed: of every draw.
       strata: ``[clients]`` the stratum of each client; empty where there are none.
     """
@@ -109,7 +108,6 @@ class Participation:
     groups: tuple[np.ndarray, ...]
     dropout: float = 0.0
     stragglers: float = 0.0
-    straggler_steps: tuple[float, float] = (0.0, 1.0)
     seed: int = 0
     strata: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int32))
 
@@ -121,7 +119,6 @@ class Participation:
         *,
         dropout: float = 0.0,
         stragglers: float = 0.0,
-        straggler_steps: tuple[float, float] = (0.0, 1.0),
         seed: int = 0,
         steps: Sequence[np.ndarray] | None = None,
     ) -> Participation:
@@ -131,9 +128,8 @@ class Participation:
           federation: the clients.
           reference: see :func:`read_participation`.
           dropout: chance, drawn anew each round, that a client that was chosen drops out before it reports.
-          stragglers: chance, drawn anew each round, that a client is slow.
-          straggler_steps: a slow client does a share of its steps, uniform between these two, and at least one step
-            (the varying local work of FedProx: Li et al., 2020).
+          stragglers: chance, drawn anew each round, that a client is slow: it does any share of its steps, and at
+            least one (the varying local work of FedProx: Li et al., 2020).
           seed: of every draw.
           steps: ``[clients]`` local steps, a group an entry: what strata have alike; None for their samples.
 
@@ -147,9 +143,6 @@ class Participation:
             raise UserError(f"--participation {reference!r} is more than the {there} {what}; at most {there}")
         _check_share("dropout", dropout, below_one=True)
         _check_share("stragglers", stragglers)
-        low, high = straggler_steps
-        if not 0 <= low <= high <= 1 or not high:
-            raise UserError(f"--straggler-steps {low:g} {high:g}: needs 0 <= LOW <= HIGH <= 1, and HIGH above 0")
         strata = np.zeros(0, np.int32)
         if cohort.strata:
             sizes = [group.sizes for group in federation.groups]
@@ -159,7 +152,7 @@ class Participation:
             wanted = int(cohort.value) // cohort.strata
             if fewest < wanted:
                 raise UserError(f"--participation {reference!r}: a stratum has {fewest} clients, not {wanted}")
-        return cls(cohort, groups, dropout, stragglers, (low, high), seed, strata)
+        return cls(cohort, groups, dropout, stragglers, seed, strata)
 
     @property
     def clients(self) -> int:
@@ -225,9 +218,7 @@ class Participation:
         if not self.stragglers:
             return steps
         coins, places = generator(self.seed, Stream.STRAGGLERS, round_number).random((2, self.clients))
-        low, high = self.straggler_steps
-        share = low + (high - low) * places[members]
-        done = np.maximum(1, np.floor(steps * share)).astype(steps.dtype)
+        done = np.maximum(1, np.floor(steps * places[members])).astype(steps.dtype)
         return np.where(coins[members] < self.stragglers, np.minimum(done, steps), steps)
 
     def by_group(self, members: np.ndarray) -> list[np.ndarray]:

@@ -209,6 +209,7 @@ def program_of(
         momentum=MOMENTUM if study.training.client_optimizer == "momentum" and not pooled else 0.0,
         algorithm=algorithm,
         sampling=sampling,
+        repeats=repeats,
         objectives=objectives,
         batch_size=study.training.batch_size,
         counts=tuple(len(g.ids) for g in federation.groups),
@@ -223,7 +224,7 @@ def program_of(
         ),
         weighting=weighting,
     )
-    _check_private(program, words)
+    _check_private(program, words, algorithm)
     if recipe.server is not None:
         server = recipe.server
         template = Template.of(lambda: server(tuple(federation.archive.modalities)))
@@ -233,21 +234,25 @@ def program_of(
     return program, make
 
 
-def _check_private(program: Program, words: tuple[str, ...]) -> None:
+def _check_private(program: Program, words: tuple[str, ...], algorithm: Algorithm) -> None:
     names = {name for template in program.templates for name in (*template.params, *template.stats)}
     for word in words:
         if not any(is_private(name, [word]) for name in names):
             raise UserError(f"--private {word!r} is in no variable's name; words are such as norm or head")
+    for word in algorithm.private:
+        if not any(is_private(name, [word]) for name in names):
+            raise UserError(f"--algorithm keeps {word!r} with clients, but the model has nothing of that name")
 
 
-def setting_of(study: Study, program: Program, participation: Participation, features: bool) -> Setting:
+def setting_of(study: Study, program: Program, participation: Participation, features: bool, steps: int) -> Setting:
     """Return what an algorithm is run in, by which it tells whether it fits."""
     holders = {n: sum(program.counts[g] for g in program.holders(n)) for n in program.template.params}
     return Setting(
         client_optimizer=study.training.client_optimizer,
         weighting=study.algorithm.weighting,
         clients=sum(program.counts),
-        cohort=participation.largest,
+        cohort=program.algorithm.buffer or participation.largest,
+        steps=steps,
         holders={n: count for n, count in holders.items() if count and not program.is_private(n)},
         rate=sampling_of(participation),
         rounds=study.training.rounds,

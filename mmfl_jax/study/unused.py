@@ -61,7 +61,13 @@ def _of_others(study: Study) -> Iterator[tuple[str, str]]:
         yield "calibration_strength", "there is no --logit-calibration"
     if not study.federation.speed:
         yield from ((name, "there is no --speed") for name in ("bandwidth_up", "bandwidth_down"))
-    if not find(algorithm).buffer:
+    made = find(algorithm)
+    if not made.buffer:
         yield "concurrency", f"--algorithm {algorithm} is synchronous"
+    else:
+        yield "participation", f"--algorithm {algorithm} takes whoever is first"
+    if made.pooled:
+        for name in ("participation", "dropout", "stragglers", "speed", "server_schedule", "attack"):
+            yield name, f"--algorithm {algorithm} has all samples in one place"
     if study.training.local_steps:
         yield "local_epochs", f"--local-steps {study.training.local_steps} are taken"

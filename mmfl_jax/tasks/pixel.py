@@ -112,10 +112,11 @@ class Pixel(Task):
         # A tile with answers that are no numbers has no hits that are one either.
         known = jnp.isfinite(logits).all(axis=(1, 2, 3))
         hits = jnp.where(known, ((answers == targets) & labelled).sum(axis=(1, 2)), jnp.nan)
-        truth = self._one_hot(targets).reshape(-1, self.classes)
-        found = self._one_hot(answers.astype(targets.dtype)).reshape(-1, self.classes)
-        # Sums of ones are exact in float32 up to 16 million pixels a batch, and a product runs at the device's rate.
-        confusion = jnp.matmul(truth.T, found, precision="highest").astype(jnp.int32)
+        pixels = lambda x: self._one_hot(x).reshape(len(x), -1, self.classes)
+        # A product runs at the device's rate, and its sums of ones are exact in float32 up to 16 million pixels: of a
+        # tile, not of a batch.
+        each = jnp.einsum("npc,npd->ncd", pixels(targets), pixels(answers.astype(targets.dtype)), precision="highest")
+        confusion = each.astype(jnp.int32).sum(axis=0)
         return Measured({"hits": hits, "labelled": labelled.sum(axis=(1, 2))}, {"confusion": confusion})
 
     def scores(self, table: np.ndarray, measured: Measured) -> dict[str, Any]:
