@@ -250,6 +250,15 @@ def test_a_run_of_patches_takes_an_archive_of_its_kind(run_dir, tmp_path, capsys
         (["report"], "report needs RUN_DIR"),
         (["prepare"], "prepare needs SOURCE, --output OUTPUT"),
         (["list"], "list needs studies|methods|algorithms|archives"),
+        (["compare", "nowhere", "--output", "x.txt"], "--output 'x.txt': write it as .png, .pdf or .svg"),
+        (
+            ["compare", "nowhere", "--folds", "tset-split"],
+            "tset_split is no field of a study; did you mean",
+        ),
+        (
+            ["compare", "a", "--validation", "--output", "x.png"],
+            "--output tells the scores on test samples",
+        ),
         (["evaluate", "nowhere", "--bets"], "evaluate: --bets is unknown; did you mean --best?"),
         (["list", "methodz"], "invalid choice 'methodz'"),
         (["compare", "nowhere"], "nowhere"),
@@ -266,6 +275,25 @@ def test_what_does_not_exist_is_named(arguments, message, tmp_path, monkeypatch,
     monkeypatch.chdir(tmp_path)
     assert_one_line(capsys, message, *arguments)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_an_editor_leaves_beside_studies_is_none(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / "experiments" / ".#mine.py").symlink_to("me@host.1:2")
+    (tmp_path / "experiments" / "tool.py").write_text("def main():\n    study = 3\n")
+    (tmp_path / "experiments" / "own.py").write_text("study = 3\n")
+    main(["list", "studies"])
+    names = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+    assert "own" in names
+    assert not {"tool", ".#mine", "scaling_study"} & set(names)
+
+
+def test_a_table_of_patches_replaces_no_file(run_dir, folder, tmp_path, capsys):
+    (tmp_path / "predictions.parquet").write_text("mine")
+    places = ("--input", folder / "archive.npz", "--output", tmp_path)
+    assert_one_line(capsys, "predictions.parquet: is there already; move it", "predict", run_dir, *places)
+    assert (tmp_path / "predictions.parquet").read_text() == "mine"
 
 
 def test_a_file_without_a_study(tmp_path, capsys):

@@ -215,6 +215,38 @@ def test_stac_item_says_where_when_and_what(tmp_path):
         assert (path.parent / asset["href"]).is_file()
 
 
+def test_stac_item_across_the_antimeridian_and_of_no_place_on_earth():
+    from rasterio.crs import CRS
+
+    from mmfl_jax.maps.rasters import Grid
+    from mmfl_jax.maps.stac import _place
+
+    grid = Grid(CRS.from_epsg(32701), Affine(200, 0, 150_000, 0, -200, 8_000_000), 400, 400)
+    place = _place(grid)
+    assert place["geometry"]["type"] == "MultiPolygon"
+    west, south, east, north = place["bbox"]
+    assert -180 <= east < 0 < west <= 180
+    assert -20 < south < north < -17
+    local = CRS.from_wkt('LOCAL_CS["arbitrary",UNIT["metre",1]]')
+    assert _place(grid._replace(crs=local)) == {"geometry": None}
+
+
+def test_any_width_has_a_length_for_its_scale():
+    from matplotlib.figure import Figure
+    from rasterio.crs import CRS
+
+    from mmfl_jax.maps.quicklook import _scale_bar
+    from mmfl_jax.maps.rasters import Grid
+
+    for across in (40, 400, 4000, 40_000):
+        for pixels in range(10, 400, 7):
+            panel = Figure().add_subplot()
+            _scale_bar(panel, Grid(CRS.from_string(UTM), Affine(across / pixels, 0, 0, 0, -1, 0), 1, pixels), 100)
+            (text,) = (shown.get_text() for shown in panel.texts)
+            length = float(text.split()[0]) * (1000 if "km" in text else 1)
+            assert across / 11 < length <= across / 4 + 1e-9
+
+
 def test_picture_shows_image_map_and_legend(tmp_path):
     values = write_scene(tmp_path / "in", "Ä 猫", shape=(300, 200))
     model = Local()

@@ -8,7 +8,10 @@ from typing import Annotated
 
 from tyro.conf import OmitArgPrefixes, Positional
 
+from mmfl_jax.errors import UserError
 from mmfl_jax.maps.options import MapOptions
+from mmfl_jax.options import nearest
+from mmfl_jax.study import OPTIONS
 
 
 def evaluate(run_dir: Annotated[Path, Positional], archive: str | None = None, best: bool = False) -> None:
@@ -27,14 +30,16 @@ def evaluate(run_dir: Annotated[Path, Positional], archive: str | None = None, b
     from mmfl_jax.study.build import open_archive
 
     simulation = runs.load(run_dir, best=best, training=False)
-    scores = simulation.evaluate(open_archive(simulation.study.replace(archive=archive)) if archive else None)
+    # Another archive on disk is scored whole, whatever the run took of its own.
+    other = {"archive": archive, **({"samples": 0} if ":" in (archive or "") else {})}
+    scores = simulation.evaluate(open_archive(simulation.study.replace(**other)) if archive else None)
     name, shown = simulation.study.data.archive if archive is None else archive, run_dir / "evaluation.json"
     found = {"round": simulation.round_number, "archive": name, "evaluation": scores}
-    write_whole(shown, json.dumps(found, indent=2))
     table = {"rounds": simulation.round_number, "evaluation": scores}
     if archive is None:
         table["baseline"] = simulation.baseline()
     Console().print(result_table(table))
+    write_whole(shown, json.dumps(found, indent=2))
     print(f"round {simulation.round_number} on {name}, written to {shown}")
 
 
@@ -92,12 +97,24 @@ def compare(
     from mmfl_jax import report
 
     runs, averaged = list(run_dirs), [field.replace("-", "_") for field in folds]
+    _check_compare(output, target, averaged, validation)
     goal = report.parse_target(target) if target is not None else None
     rows = report.compare(runs, folds=averaged, target=goal, baseline=baseline, validation=validation)
     for table in report.comparison_tables(rows):
         Console().print(table)
     if output is not None:
         print(*report.write_comparison(runs, output, folds=averaged), sep="\n")
+
+
+def _check_compare(output: Path | None, target: str | None, folds: list[str], validation: bool) -> None:
+    """Raise UserError for options that do not fit, before any run is read."""
+    if unknown := [field for field in folds if field not in OPTIONS]:
+        raise UserError(f"--folds {unknown[0]} is no field of a study; did you mean {nearest(unknown[0], OPTIONS)}?")
+    if output is not None and output.suffix.lower() not in (".png", ".pdf", ".svg"):
+        raise UserError(f"--output {str(output)!r}: write it as .png, .pdf or .svg")
+    for option, given in (("--output", output), ("--target", target)):
+        if validation and given is not None:
+            raise UserError(f"{option} tells the scores on test samples over rounds; leave it out with --validation")
 
 
 def report(run_dir: Annotated[Path, Positional]) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 
 from mmfl_jax.archives.base import ModalitySpec
 from mmfl_jax.errors import UserError
+from mmfl_jax.files import writing
 from mmfl_jax.maps.tables import write_table
 from mmfl_jax.rounds import Rounds
 from mmfl_jax.runs import load
@@ -73,16 +74,22 @@ def predict_patches(run_dir: Path, source: Path, output: Path, table: str) -> Pa
         table: ``parquet`` or ``csv``.
 
     Raises:
-        UserError: no run there, or an archive that cannot be opened as the run's was.
+        UserError: a table that is there already, no run there, or an archive that cannot be opened as the run's was.
     """
+    path = output / f"predictions.{table}"
+    if path.exists():
+        raise UserError(f"{path}: is there already; move it, or choose another --output")
+    if output.exists() and not output.is_dir():
+        raise UserError(f"{output}: is a file; --output is a folder")
     simulation = _loaded(run_dir)
     study = simulation.study
     kind = study.data.archive.partition(":")[0]
     archive = open_archive(study.replace(archive=f"{kind}:{source}", samples=0))
-    ids = archive.attributes.get("patch_id", np.arange(len(archive)))
+    named = archive.attributes.get("file", np.arange(len(archive)))
+    ids = archive.attributes.get("patch_id", named)
+    with writing(output):
+        output.mkdir(parents=True, exist_ok=True)
     found = simulation.predict(np.arange(len(archive)), archive=archive)
-    output.mkdir(parents=True, exist_ok=True)
-    path = output / f"predictions.{table}"
     write_table(path, [str(name) for name in ids], archive.class_names, found)
     return path
 

@@ -87,7 +87,8 @@ def _scale_bar(panel: Axes, grid: Grid, width: int) -> None:
     metre = grid.crs.linear_units_factor[1]
     across = float(np.hypot(grid.transform.a, grid.transform.d)) * grid.width * metre
     power = 10.0 ** np.floor(np.log10(across / 4))
-    length = max(step * power for step in (1, 2, 5) if step * power <= across / 4)
+    # A power that rounding made too large has none; the one below has.
+    length = max(s * p for p in (power / 10, power) for s in (1, 2, 5) if s * p <= across / 4)
     text = f"{length / 1000:g} km" if length >= 1000 else f"{length:g} m"
     bar, x, y = length / across, 0.03, 0.035
     box = {"boxstyle": "square,pad=0.25", "facecolor": "white", "alpha": 0.75, "linewidth": 0}

@@ -7,6 +7,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rasterio._err import CPLE_BaseError
+from rasterio.errors import RasterioError
 from rasterio.warp import transform_geom
 
 from mmfl_jax import __version__
@@ -75,11 +77,27 @@ def _place(grid: Grid) -> dict[str, Any]:
     ring = [grid.at(x * grid.width, y * grid.height) for x, y in unit]
     # Around the other way: outlines go against the clock.
     ring = [ring[0], *ring[:0:-1], ring[0]] if grid.transform.determinant < 0 else [*ring, ring[0]]
-    geometry = transform_geom(grid.crs, "EPSG:4326", {"type": "Polygon", "coordinates": [ring]})
+    try:
+        geometry = transform_geom(grid.crs, "EPSG:4326", {"type": "Polygon", "coordinates": [ring]})
+    except (RasterioError, CPLE_BaseError):  # a reference system that is nowhere on Earth
+        return {"geometry": None}
+    if geometry["type"] == "MultiPolygon":  # across the antimeridian
+        return _on_both_sides(geometry)
     longitudes, latitudes = zip(*geometry["coordinates"][0])
     outline = [[round(x, 7), round(y, 7)] for x, y in geometry["coordinates"][0]]
     box = [min(longitudes), min(latitudes), max(longitudes), max(latitudes)]
     return {"geometry": {"type": "Polygon", "coordinates": [outline]}, "bbox": [round(edge, 7) for edge in box]}
+
+
+def _on_both_sides(geometry: dict[str, Any]) -> dict[str, Any]:
+    """Return what lies on both sides of the antimeridian: its box goes from the east's west to the west's east."""
+    pieces = [[[[round(x, 7), round(y, 7)] for x, y in ring] for ring in piece] for piece in geometry["coordinates"]]
+    points = [point for piece in pieces for point in piece[0]]
+    west = min(x for x, _ in points if x > 0)
+    east = max(x for x, _ in points if x < 0)
+    latitudes = [y for _, y in points]
+    box = [west, min(latitudes), east, max(latitudes)]
+    return {"geometry": {"type": "MultiPolygon", "coordinates": pieces}, "bbox": box}
 
 
 def _assets(outputs: Outputs, legend: Legend) -> dict[str, Any]:

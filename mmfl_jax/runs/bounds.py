@@ -22,6 +22,7 @@ _PLAIN = {
     "attack": "none",
     "private": "",
     "servers": "",
+    "chunk_size": 0,  # may be more than a bound has clients
 }
 
 

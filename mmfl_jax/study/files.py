@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import re
 import traceback
 from pathlib import Path
 
 from mmfl_jax.errors import UserError
 from mmfl_jax.options import OptionError, UnknownOption, shown
 from mmfl_jax.study.study import Study
+
+_ASSIGNED = re.compile(rb"^study\s*[:=]", re.MULTILINE)
 
 
 def experiments() -> dict[str, Path]:
@@ -18,7 +21,8 @@ def experiments() -> dict[str, Path]:
     found: dict[str, Path] = {}
     for folder in (here / "experiments", here.parent / "experiments", Path.cwd() / "experiments"):
         for path in sorted(folder.glob("*.py")):
-            if b"study = " in path.read_bytes():
+            # Editors leave links and locks beside a file, with names that begin with a point.
+            if not path.name.startswith(".") and path.is_file() and _ASSIGNED.search(path.read_bytes()):
                 found[path.stem] = path
     return found
 

@@ -50,7 +50,8 @@ def compare(
     groups = group_runs(run_dirs, over, folds, validation)
     rows = [_row(group) for group in groups]
     first = _baseline(groups, baseline)
-    target = choose_target(groups, rows, target)
+    # Of validation samples only the last scores are known: what it cost to reach one is not.
+    target = None if validation else choose_target(groups, rows, target)
     for position, (row, group) in enumerate(zip(rows, groups)):
         row["target"] = cost_to(target, group) if target else None
         row["against"] = None if position == first else _against(row, group, rows[first], groups[first])
