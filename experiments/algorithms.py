@@ -17,6 +17,7 @@ from pathlib import Path
 
 from mmfl_jax import Study, UserError
 from mmfl_jax.commands import sweep
+from mmfl_jax.errors import told_in_one_line
 from mmfl_jax.study import load_study
 
 METHODS = ("mf", "mf+fw+mim")
@@ -82,6 +83,8 @@ def main(archive: str, output: Path) -> None:
     try:
         sweep([trial for those in trials.values() for trial in those], output / "tuning")
     except UserError as error:  # a rate that diverges has lost
+        if not any((output / "tuning").glob("*/summary.json")):
+            raise
         print(error, file=sys.stderr)
     chosen = []
     for (method, algorithm), those in trials.items():
@@ -92,4 +95,7 @@ def main(archive: str, output: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]))
+    with told_in_one_line():
+        if len(sys.argv) != 3:
+            raise UserError("usage: python experiments/algorithms.py twin|FILE.npz OUTPUT")
+        main(sys.argv[1], Path(sys.argv[2]))

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mmfl_jax import Study
+from mmfl_jax.errors import UserError, told_in_one_line
 from mmfl_jax.study import load_study
 
 VARIANTS = {
@@ -58,6 +59,9 @@ def table(output: Path, seeds: int) -> Table:
 if __name__ == "__main__":
     from mmfl_jax.commands import sweep
 
-    output, seeds = Path(sys.argv[1]), 3
-    sweep(studies(seeds), output)
-    Console().print(table(output, seeds))
+    with told_in_one_line():
+        if len(sys.argv) != 2:
+            raise UserError("usage: python experiments/fedrsclip.py OUTPUT")
+        output, seeds = Path(sys.argv[1]), 3
+        sweep(studies(seeds), output)
+        Console().print(table(output, seeds))

@@ -13,6 +13,7 @@ import argparse
 import numpy as np
 
 import mmfl_jax as mm
+from mmfl_jax.errors import told_in_one_line
 from mmfl_jax.study.build import open_archive, open_federation
 from mmfl_jax.tasks.metrics import confusion_metrics
 
@@ -80,4 +81,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with told_in_one_line():
+        main()

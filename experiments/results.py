@@ -15,7 +15,7 @@ from collections import Counter
 from pathlib import Path
 
 from mmfl_jax.cli import main
-from mmfl_jax.errors import UserError
+from mmfl_jax.errors import UserError, told_in_one_line
 from mmfl_jax.report import compare, comparison_markdown
 from mmfl_jax.report.comparison.intervals import paired_difference, statistic
 from mmfl_jax.report.presentation import METRICS, main_metrics, score_text
@@ -310,15 +310,12 @@ def run(runs: Path, names: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) < 3 or sys.argv[1] not in ("run", "write"):
-        sys.exit("usage: python experiments/results.py run|write RUNS [TABLE ...]")
-    try:
+    with told_in_one_line():
+        if len(sys.argv) < 3 or sys.argv[1] not in ("run", "write"):
+            raise UserError("usage: python experiments/results.py run|write RUNS [TABLE ...]")
         if sys.argv[1] == "run":
             run(Path(sys.argv[2]), sys.argv[3:])
         elif not Path(sys.argv[2]).is_dir():
             raise UserError(f"{sys.argv[2]} is no folder; RUNS is where the runs of the tables lie")
         else:
             PAGE.write_text(page(Path(sys.argv[2]), PAGE.read_text() if PAGE.exists() else ""))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)

@@ -9,6 +9,7 @@ import dataclasses
 from pathlib import Path
 
 from mmfl_jax import archives
+from mmfl_jax.errors import told_in_one_line
 from mmfl_jax.models.clip.pretrain import IMAGE_SEED, SMALL, SMALL_SAMPLES, Training, half, train
 from mmfl_jax.models.clip.save import save
 
@@ -40,4 +41,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with told_in_one_line():
+        main()
