@@ -54,6 +54,8 @@ def test_bytes_are_those_of_all_transforms_together():
     assert size(sign, clip) == 125 + 4
     assert size(top_k, clip) == 10 * (4 + 4)
     assert size(top_k, int8) == 10 * (4 + 1) + 4  # places, values of a byte, and their scale
+    own = transforms.Transform(bytes=lambda message: 7)
+    assert size(own, clip) == size(int8, own) == 7  # a transform that says its own bytes is asked for them
     assert transforms.chain(top_k).bytes_up({"control": message["change"]}) == 4000  # only changes are sparse
 
 

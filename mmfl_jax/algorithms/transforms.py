@@ -74,7 +74,7 @@ class Transform(NamedTuple):
 
 
 def chain(*transforms: Transform) -> Transform:
-    """Return the transforms one after the other."""
+    """Return the transforms one after the other; where one says its own bytes, the last that does says them."""
 
     def memory(params: Params) -> Any:
         return tuple(t.memory(params) for t in transforms)
@@ -86,7 +86,8 @@ def chain(*transforms: Transform) -> Transform:
             kept.append(m)
         return message, tuple(kept)
 
-    return Transform(memory, encode, tuple(w for t in transforms for w in t.wires))
+    own = next((t.bytes for t in reversed(transforms) if t.bytes is not None), None)
+    return Transform(memory, encode, tuple(w for t in transforms for w in t.wires), own)
 
 
 def clip(norm: float, counts: tuple[str, ...] = ()) -> Transform:

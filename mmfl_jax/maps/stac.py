@@ -81,23 +81,15 @@ def _place(grid: Grid) -> dict[str, Any]:
         geometry = transform_geom(grid.crs, "EPSG:4326", {"type": "Polygon", "coordinates": [ring]})
     except (RasterioError, CPLE_BaseError):  # a reference system that is nowhere on Earth
         return {"geometry": None}
-    if geometry["type"] == "MultiPolygon":  # across the antimeridian
-        return _on_both_sides(geometry)
-    longitudes, latitudes = zip(*geometry["coordinates"][0])
-    outline = [[round(x, 7), round(y, 7)] for x, y in geometry["coordinates"][0]]
-    box = [min(longitudes), min(latitudes), max(longitudes), max(latitudes)]
-    return {"geometry": {"type": "Polygon", "coordinates": [outline]}, "bbox": [round(edge, 7) for edge in box]}
-
-
-def _on_both_sides(geometry: dict[str, Any]) -> dict[str, Any]:
-    """Return what lies on both sides of the antimeridian: its box goes from the east's west to the west's east."""
-    pieces = [[[[round(x, 7), round(y, 7)] for x, y in ring] for ring in piece] for piece in geometry["coordinates"]]
-    points = [point for piece in pieces for point in piece[0]]
-    west = min(x for x, _ in points if x > 0)
-    east = max(x for x, _ in points if x < 0)
-    latitudes = [y for _, y in points]
-    box = [west, min(latitudes), east, max(latitudes)]
-    return {"geometry": {"type": "MultiPolygon", "coordinates": pieces}, "bbox": box}
+    across = geometry["type"] == "MultiPolygon"  # the antimeridian: a piece on either side
+    pieces = geometry["coordinates"] if across else [geometry["coordinates"]]
+    pieces = [[[[round(x, 7), round(y, 7)] for x, y in ring] for ring in piece] for piece in pieces]
+    longitudes, latitudes = zip(*(point for piece in pieces for point in piece[0]))
+    # Such a box goes from the west of the eastern piece to the east of the western one.
+    west = min(x for x in longitudes if x > 0 or not across)
+    east = max(x for x in longitudes if x < 0 or not across)
+    outline = {"type": geometry["type"], "coordinates": pieces if across else pieces[0]}
+    return {"geometry": outline, "bbox": [west, min(latitudes), east, max(latitudes)]}
 
 
 def _assets(outputs: Outputs, legend: Legend) -> dict[str, Any]:

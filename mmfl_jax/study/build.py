@@ -236,12 +236,12 @@ def program_of(
 
 def _check_private(program: Program, words: tuple[str, ...], algorithm: Algorithm) -> None:
     names = {name for template in program.templates for name in (*template.params, *template.stats)}
-    for word in words:
-        if not any(is_private(name, [word]) for name in names):
+    for word in (*words, *algorithm.private):
+        if any(is_private(name, [word]) for name in names):
+            continue
+        if word in words:
             raise UserError(f"--private {word!r} is in no variable's name; words are such as norm or head")
-    for word in algorithm.private:
-        if not any(is_private(name, [word]) for name in names):
-            raise UserError(f"--algorithm keeps {word!r} with clients, but the model has nothing of that name")
+        raise UserError(f"--algorithm keeps {word!r} with clients, but the model has nothing of that name")
 
 
 def setting_of(study: Study, program: Program, participation: Participation, features: bool, steps: int) -> Setting:
